@@ -1,0 +1,34 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: install demo test test-slow lint
+
+install: $(VENV)/installed
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet -r requirements.txt
+	$(RUN) -m pip install --quiet --no-deps --editable .
+	touch $@
+
+# The main job on embedded data: train, sweep beta, convert to int8, stop early.
+demo: install
+	$(RUN) train.py --dataset=digits --workdir=runs/demo --controller_seeds=3 \
+	    --beta=1e-6 --beta=2e-6 --beta=4e-6
+	$(RUN) convert.py --model=runs/demo/beta-2e-06/model.keras --dataset=digits \
+	    --output=runs/demo/bundle --overwrite
+	$(RUN) -m epnet_tf.run --dataset=digits runs/demo/bundle
+
+test: install
+	$(RUN) -m pytest
+
+test-slow: install
+	$(RUN) -m pytest -m slow
+
+lint: install
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy

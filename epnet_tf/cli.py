@@ -1,0 +1,54 @@
+"""What the commands share: bad input ends in one sentence and an exit code."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+
+def run(main: Callable[[list[str]], None], positional: str = "") -> None:
+    """Parses the absl flags and runs a command's main function.
+
+    A `ValueError` or `OSError` becomes one sentence on stderr and exit code 1, wrong
+    flags one sentence and exit code 2; `--verbosity=1` adds the traceback.
+
+    Args:
+        main: Takes the program's name and its positional arguments.
+        positional: What positional arguments there must be, such as
+            `"BUNDLE IMAGE..."`; empty if the command takes none.
+    """
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            arguments = flags.FLAGS(list(argv))
+        except flags.Error as error:
+            _fail(error, code=2)
+        if len(arguments) - 1 < len(positional.split()):
+            _fail(ValueError(f"expected {positional}, see --help."), code=2)
+        if not positional and len(arguments) > 1:
+            _fail(ValueError(f"unexpected argument '{arguments[1]}'."), code=2)
+        return arguments
+
+    def guarded(arguments: list[str]) -> None:
+        try:
+            main(arguments)
+        except (ValueError, OSError) as error:
+            logging.debug("Traceback", exc_info=error)
+            _fail(error, code=1)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=parse)
+
+
+def sentence(error: Exception) -> str:
+    """An error's message in one line; for an OSError its reason and the file."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return " ".join(str(error).split())
+
+
+def _fail(error: Exception, code: int) -> None:
+    print(f"error: {sentence(error)}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,204 @@
+"""The data sets: three splits of images, by name or from a user's .npz file."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from epnet_tf.data import sources
+from epnet_tf.data.compose import (
+    MAX_MIN_LEVELS,
+    MULTI_SCALE_TYPES,
+    compose_max_min,
+    compose_multi_scale,
+)
+from epnet_tf.data.pipeline import crop_and_flip
+from epnet_tf.data.sources import Source
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set: for training, for validation, or for the test.
+
+    Attributes:
+        images: uint8 `[n, h, w, c]`, raw pixels 0 to 255 (float32 where the user's
+            .npz file holds floats).
+        labels: int32 `[n]`.
+        difficulty: int8 `[n]`, index into the data set's `difficulties`, or `None`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    difficulty: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images split for training, validation and test.
+
+    Attributes:
+        name: what the data set is called.
+        labels: class names.
+        train: images to train on.
+        validation: images held out of the training data, to tune and compare on.
+        test: images for the last report only.
+        difficulties: names of the images' known difficulties, from easy to hard;
+            empty where these are unknown.
+        augment: augmentation that `training_pipeline` should apply, or `None`.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    difficulties: tuple[str, ...] = ()
+    augment: Callable | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.train.images.shape[1:]
+
+
+def load_dataset(
+    name: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Load a data set by name, or from a user's own .npz file.
+
+    - `digits`: Max-Min of scikit-learn's small digits, embedded; 24x24, 6,000 images
+      for training, 1,500 for validation, 2,000 for the test.
+    - `maxmin`: Max-Min MNIST; 50x50, 55,000 + 5,000 + 10,000.
+    - `multiscale`: Multi-scale Fashion-MNIST; 50x50, 55,000 + 5,000 + 10,000.
+    - `cifar10`: CIFAR-10; 32x32x3, 45,000 + 5,000 + 10,000.
+    - a path that ends in `.npz`: see `epnet_tf.data.sources.read_npz`. A tenth of its
+      training images, at most 5,000, is held out for validation.
+
+    Source images are split before anything is composed from them, so that no digit
+    and no garment is in two splits. The same seed gives the same arrays, bit for bit.
+    Another seed holds out, and composes, other images: evaluate a model on the seed
+    that it was trained with.
+
+    Args:
+        name: name of the data set, or path of a .npz file.
+        data_dir: folder with mnist.npz, fashion_mnist.npz, cifar10.npz. Default: the
+            environment variable EPNET_DATA_DIR; without either, `keras.datasets`
+            downloads them.
+        seed: non-negative int from which everything random is drawn.
+
+    Raises:
+        ValueError: unknown name, missing file, or contents that are not a data set.
+    """
+    name = os.fspath(name)
+    if seed < 0:
+        raise ValueError(f"seed must be a non-negative integer. Received: {seed}")
+    if name.endswith(".npz"):
+        return _with_held_out(Path(name).stem, sources.read_npz(name), seed)
+    if name == "cifar10":
+        source = sources.read_keras_dataset("cifar10", data_dir)
+        return _with_held_out(name, source, seed, crop_and_flip)
+    if name == "digits":
+        return _digits(seed)
+    if name == "maxmin":
+        source = sources.read_keras_dataset("mnist", data_dir)
+        return _composed(name, source, compose_max_min, MAX_MIN_LEVELS, seed)
+    if name == "multiscale":
+        source = sources.read_keras_dataset("fashion_mnist", data_dir)
+        return _composed(name, source, compose_multi_scale, MULTI_SCALE_TYPES, seed)
+    raise ValueError(
+        "The data set must be digits, maxmin, multiscale, cifar10, or the path of a "
+        f".npz file. Received: {name}"
+    )
+
+
+def _with_held_out(
+    name: str, source: Source, seed: int, augment: Callable | None = None
+) -> Dataset:
+    kept, held_out = _hold_out(source, seed)
+    return Dataset(
+        name,
+        source.labels,
+        train=Split(source.x_train[kept], source.y_train[kept]),
+        validation=Split(source.x_train[held_out], source.y_train[held_out]),
+        test=Split(source.x_test, source.y_test),
+        augment=augment,
+    )
+
+
+def _composed(
+    name: str,
+    source: Source,
+    composer: Callable,
+    difficulties: tuple[str, ...],
+    seed: int,
+) -> Dataset:
+    """As many composed images as there are source images in each split."""
+    kept, held_out = _hold_out(source, seed)
+    x_train, x_test = source.x_train[..., 0], source.x_test[..., 0]
+    parts = (
+        (x_train[kept], source.y_train[kept], len(kept)),
+        (x_train[held_out], source.y_train[held_out], len(held_out)),
+        (x_test, source.y_test, len(x_test)),
+    )
+    train, validation, test = _compose_splits(composer, parts, seed, canvas=50)
+    return Dataset(name, source.labels, train, validation, test, difficulties)
+
+
+def _digits(seed: int) -> Dataset:
+    """More images than source digits: each digit is in several compositions."""
+    images, labels = sources.read_digits()
+    order = _random_order(len(images), seed)
+    counts = (12_000, 1_500, 2_000)
+    parts = [
+        (images[part], labels[part], count)
+        for part, count in zip(np.split(order, [-700, -400]), counts, strict=True)
+    ]
+    train, validation, test = _compose_splits(compose_max_min, parts, seed, canvas=24)
+    return Dataset(
+        "digits", sources.DIGIT_NAMES, train, validation, test, MAX_MIN_LEVELS
+    )
+
+
+def _compose_splits(composer, parts, seed, canvas) -> list[Split]:
+    """Compose each of (images, labels, count) from a random stream of its own."""
+    splits = []
+    for (x, y, count), child in zip(parts, _children(seed)[1:], strict=True):
+        rng = np.random.default_rng(child)
+        images, labels, difficulty = composer(x, y, count, rng, canvas)
+        splits.append(Split(images[..., np.newaxis], labels, difficulty))
+    return splits
+
+
+def _hold_out(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the images to train on, and of a tenth, at most 5,000, held out."""
+    count = len(source.x_train)
+    if count < 2:
+        raise ValueError(
+            "x_train must hold at least two images, one of them for validation. "
+            f"Received: {count}"
+        )
+    held_out = min(max(count // 10, 1), 5_000)
+    order = _random_order(count, seed)
+    return order[held_out:], order[:held_out]
+
+
+def _random_order(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(_children(seed)[0]).permutation(count)
+
+
+def _children(seed: int) -> list[np.random.SeedSequence]:
+    """Independent streams: one for splitting, then one for each split's images."""
+    return np.random.SeedSequence(seed).spawn(4)

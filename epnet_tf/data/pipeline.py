@@ -1,0 +1,102 @@
+"""Endless training batches that depend on the seed, the epoch and the step alone."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from epnet_tf.data.dataset import Split
+
+
+def training_pipeline(
+    split: "Split",
+    batch_size: int,
+    seed: int,
+    start_epoch: int = 0,
+    augment: Callable | None = None,
+) -> tf.data.Dataset:
+    """Shuffled batches without end, for `fit` with `steps_per_epoch`.
+
+    What a batch holds is a pure function of (seed, epoch, step): training that is
+    resumed with `start_epoch=k` sees exactly what an uninterrupted run would have seen
+    from epoch k on. Each epoch visits every image at most once; what does not fill a
+    batch is left out, other images each time.
+
+    Args:
+        split: images and labels to draw from.
+        batch_size: images per batch.
+        seed: int; another seed, another order and other augmentations.
+        start_epoch: epoch to begin with, counted from 0.
+        augment: stateless function of (images, seed) that returns images of the same
+            shape, such as `crop_and_flip`; images are float32 `[batch, h, w, c]`, the
+            seed is int64 `[2]`, different for each batch.
+
+    Returns:
+        `tf.data.Dataset` of (images float32 `[batch, h, w, c]` with raw pixels 0 to
+        255, labels int32 `[batch]`).
+
+    Raises:
+        ValueError: the split does not fill one batch.
+    """
+    steps = steps_per_epoch(split, batch_size)
+    with tf.device("CPU:0"):  # Batches are made there, and GPU memory is scarce.
+        images, labels = tf.constant(split.images), tf.constant(split.labels)
+
+    def epoch_batches(epoch):
+        epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(split)), epoch_seed
+        )
+        order = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+        batches = tf.data.Dataset.from_tensor_slices(order).enumerate()
+        return batches.map(lambda step, index: batch(epoch_seed, step, index))
+
+    def batch(epoch_seed, step, index):
+        x = tf.cast(tf.gather(images, index), tf.float32)
+        if augment is not None:
+            x = augment(x, tf.random.experimental.stateless_fold_in(epoch_seed, step))
+            x = tf.ensure_shape(x, [batch_size, *split.images.shape[1:]])
+        return x, tf.gather(labels, index)
+
+    epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
+    return epochs.flat_map(epoch_batches).prefetch(2)
+
+
+def steps_per_epoch(split: "Split", batch_size: int) -> int:
+    """Number of whole batches in a split.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not 1 <= batch_size <= len(split):
+        raise ValueError(
+            "batch_size must be at least 1 and at most the number of images, "
+            f"{len(split)}. Received: {batch_size}"
+        )
+    return len(split) // batch_size
+
+
+def crop_and_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Random crops and flips, the paper's augmentation of CIFAR-10.
+
+    Each image is padded with 4 black pixels on every side, cropped back to its size
+    at a random place, and flipped horizontally with a probability of one half.
+
+    Args:
+        images: `[batch, h, w, c]`, raw pixels.
+        seed: int `[2]`; it alone decides the crops and flips.
+
+    Returns:
+        Tensor of the shape and dtype of `images`.
+    """
+    shape = tf.shape(images)
+    count, height, width = shape[0], shape[1], shape[2]
+    # One draw per image: the crop's row and column (0 to 8), and whether to flip.
+    draw = tf.random.stateless_uniform([count, 1], seed, 0, 9 * 9 * 2, tf.int32)
+    row, column, flip = draw // 18, draw // 2 % 9, draw % 2 == 1
+    rows = row + tf.range(height)
+    columns = column + tf.where(flip, tf.range(width)[::-1], tf.range(width))
+    padded = tf.pad(images, [[0, 0], [4, 4], [4, 4], [0, 0]])
+    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
+    return tf.gather(cropped, columns, axis=2, batch_dims=1)

@@ -1,0 +1,1 @@
+"""From a Keras model to segments that stop early: convert, slice, bundle, run."""

@@ -1,0 +1,372 @@
+"""A bundle: a folder with the segments of one model and `epnet.json` about them."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import types
+import typing
+from collections.abc import Sequence
+
+import numpy as np
+
+from epnet_tf.deployment.slicer import Segment
+
+MANIFEST = "epnet.json"
+FORMAT = "epnet-bundle"
+VERSION = 1
+
+# `float` is also a key in epnet.json, and so a field below.
+Number = float
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """How real values became integers: value = scale · (integer - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """The image input.
+
+    Attributes:
+        name: `image`.
+        shape: [1, height, width, channels].
+        dtype: NumPy's name of the first segment's input type.
+        quantization: How raw pixel values become that type; None leaves them.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    quantization: Quantization | None
+
+    def check(self, images) -> np.ndarray:
+        """Checks images, batch first, that are to be classified.
+
+        Args:
+            images: uint8 or floats within 0 to 255, [n, height, width, channels].
+
+        Returns:
+            The images as an array.
+
+        Raises:
+            ValueError: If shape, type or values are others.
+        """
+        images = np.asarray(images)
+        wanted = f"images of shape [n, {', '.join(map(str, self.shape[1:]))}]"
+        if images.ndim != 4 or images.shape[1:] != self.shape[1:]:
+            raise ValueError(
+                f"Expected {wanted}. Received: shape {list(images.shape)}."
+            )
+        if images.dtype == np.uint8 or not images.size:
+            return images
+        if not np.issubdtype(images.dtype, np.floating):
+            raise ValueError(
+                f"Expected {wanted}, uint8 or float. Received: {images.dtype}."
+            )
+        low, high = images.min(), images.max()
+        # NaN compares as False.
+        if not (low >= 0 and high <= 255):
+            found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}"
+            raise ValueError(
+                f"Expected {wanted} with raw pixel values 0 to 255. Received: {found}."
+            )
+        return images
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """When to stop: where an exit's stop logit exceeds `threshold`.
+
+    Attributes:
+        type: `controller`.
+        threshold: Of the stop logit.
+        beta: Cost sensitivity that the controllers were trained for, percentage points
+            per MAC.
+        beta_range: Instead of `beta`: lowest and highest value of the input `beta`.
+    """
+
+    type: str
+    threshold: float
+    beta: float | None = None
+    beta_range: tuple[float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentEntry:
+    """One segment's file, and what it adds.
+
+    Attributes:
+        file: Name of the file in the bundle.
+        sha256: Of its contents, in hexadecimal.
+        bytes: Its size.
+        exit: The exit that it ends in, counted from 1.
+        layer: The Keras layer that the exit is placed behind.
+        inputs: Names of its inputs.
+        outputs: Names of its outputs.
+        macs: Multiply-adds of this segment.
+        cumulative_macs: Multiply-adds of this and all earlier ones.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    exit: int
+    layer: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    macs: int
+    cumulative_macs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyMetrics:
+    """What the policy achieved on some images.
+
+    Attributes:
+        accuracy: Share of right answers.
+        benefit: 100 · accuracy - β · mean MACs, in percentage points.
+        mean_macs: Mean multiply-adds of an image.
+        exit_rates: Share of the images that left through each exit.
+    """
+
+    accuracy: float
+    benefit: float
+    mean_macs: float
+    exit_rates: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metrics:
+    """The Keras model and the bundle side by side, on the same images.
+
+    Attributes:
+        float: The Keras model.
+        bundle: The bundle, run segment by segment.
+        same_exit: Share of images that both left through the same exit.
+        same_label: Share of images that both gave the same label.
+        beta: The β of the benefits.
+        images: Number of images.
+    """
+
+    float: PolicyMetrics
+    bundle: PolicyMetrics
+    same_exit: Number
+    same_label: Number
+    beta: Number
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What `epnet.json` says.
+
+    Attributes:
+        format: `epnet-bundle`.
+        version: Of the format.
+        name: Of the model.
+        input: The image input.
+        labels: Class names.
+        quantization: The quantization mode.
+        policy: When to stop.
+        full_macs: Multiply-adds of the plain network, without exits.
+        segments: In the order in which they run.
+        metrics: Measured while converting; None if there was nothing to measure on.
+    """
+
+    format: str
+    version: int
+    name: str
+    input: InputSpec
+    labels: tuple[str, ...]
+    quantization: str
+    policy: Policy
+    full_macs: int
+    segments: tuple[SegmentEntry, ...]
+    metrics: Metrics | None
+
+    @property
+    def cumulative_macs(self) -> np.ndarray:
+        """int64 [exits], what leaving through each exit costs."""
+        return np.array([s.cumulative_macs for s in self.segments], np.int64)
+
+
+def segment_entries(
+    segments: Sequence[Segment], layers: Sequence[str], cumulative_macs: np.ndarray
+) -> tuple[SegmentEntry, ...]:
+    """Describes segments for the manifest.
+
+    Args:
+        segments: From the slicer.
+        layers: The Keras layer of each exit.
+        cumulative_macs: int [exits], what leaving through each exit costs.
+
+    Returns:
+        The entries; the files are called `segment_01.tflite`, ….
+    """
+    macs = np.diff(cumulative_macs, prepend=0)
+    return tuple(
+        SegmentEntry(
+            file=f"segment_{k:02d}.tflite",
+            sha256=hashlib.sha256(segment.content).hexdigest(),
+            bytes=len(segment.content),
+            exit=k,
+            layer=layer,
+            inputs=segment.inputs,
+            outputs=segment.outputs,
+            macs=int(macs[k - 1]),
+            cumulative_macs=int(cumulative_macs[k - 1]),
+        )
+        for k, (segment, layer) in enumerate(zip(segments, layers, strict=True), 1)
+    )
+
+
+def write_manifest(manifest: Manifest, folder: str | os.PathLike) -> None:
+    """Writes `epnet.json` into a folder."""
+    text = json.dumps(_encode(manifest), indent=2, ensure_ascii=False)
+    (pathlib.Path(folder) / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: str | os.PathLike) -> Manifest:
+    """Reads a bundle's `epnet.json`.
+
+    Args:
+        folder: The bundle.
+
+    Returns:
+        The `Manifest`.
+
+    Raises:
+        ValueError: If this is no bundle, or one of another format or version.
+    """
+    path = pathlib.Path(folder) / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"Expected a bundle, a folder with {MANIFEST}. Received: {folder}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} does not describe a bundle of format '{FORMAT}'.")
+    if content.get("version") != VERSION:
+        raise ValueError(
+            f"Expected a bundle of version {VERSION}. "
+            f"Received: version {content.get('version')} in {path}"
+        )
+    manifest = _decode(Manifest, content, MANIFEST)
+    _check(manifest, path)
+    return manifest
+
+
+def read_segment(folder: str | os.PathLike, entry: SegmentEntry) -> bytes:
+    """Reads one segment and verifies that it is the one that was written.
+
+    Args:
+        folder: The bundle.
+        entry: The segment's entry in the manifest.
+
+    Returns:
+        The .tflite model.
+
+    Raises:
+        ValueError: If the file is missing, or its contents are others.
+    """
+    path = pathlib.Path(folder) / entry.file
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"The bundle's segment {path} is missing.") from None
+    if len(content) != entry.bytes:
+        raise ValueError(
+            f"The bundle's segment {path} is truncated or altered: it has "
+            f"{len(content)} bytes instead of {entry.bytes}."
+        )
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise ValueError(
+            f"The bundle's segment {path} is altered: its sha256 is not the one in "
+            f"{MANIFEST}."
+        )
+    return content
+
+
+def _check(manifest: Manifest, path: pathlib.Path) -> None:
+    """Refuses what the types alone let pass, and what cannot be run yet."""
+    problem = None
+    if not manifest.segments:
+        problem = "it lists no segments"
+    elif any(pathlib.PurePath(s.file).name != s.file for s in manifest.segments):
+        problem = "a segment's file is outside the bundle"
+    elif manifest.policy.type != "controller":
+        problem = f"its policy is of unknown type '{manifest.policy.type}'"
+    elif (manifest.policy.beta is None) == (manifest.policy.beta_range is None):
+        problem = "its policy has not exactly one of beta and beta_range"
+    elif manifest.input.quantization or manifest.input.dtype not in (
+        "float32",
+        "uint8",
+    ):
+        problem = f"its input is {manifest.input.dtype}, not float32 or uint8"
+    elif len(manifest.input.shape) != 4:
+        problem = f"its input has shape {list(manifest.input.shape)}"
+    if problem:
+        raise ValueError(f"{path} cannot be used: {problem}.")
+
+
+def _encode(value):
+    """Dataclasses as dicts; optional fields that are None are left out."""
+    if dataclasses.is_dataclass(value):
+        pairs = {f.name: (f, getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            name: _encode(content)
+            for name, (field, content) in pairs.items()
+            if content is not None or field.default is dataclasses.MISSING
+        }
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(kind, value, where: str):
+    """The inverse of `_encode`, checked against the type hints.
+
+    Args:
+        kind: A dataclass, a tuple type, an optional type, or str, int or float.
+        value: From JSON.
+        where: What the value is called in messages.
+
+    Raises:
+        ValueError: If the value is not of that kind.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else _decode(arguments[0], value, where)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _decode_fields(kind, value, where)
+    if origin is tuple and isinstance(value, list):
+        if arguments[-1] is ... or len(arguments) == len(value):
+            items = enumerate(value)
+            return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in items)
+    if kind is float and isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, bool) or kind not in (int, str) or not isinstance(value, kind):
+        raise ValueError(f"{where} is not as expected. Received: {value!r:.80}")
+    return value
+
+
+def _decode_fields(kind, value: dict, where: str):
+    hints = typing.get_type_hints(kind)
+    decoded = {}
+    for field in dataclasses.fields(kind):
+        if field.name in value:
+            decoded[field.name] = _decode(
+                hints[field.name], value[field.name], f"{where}: {field.name}"
+            )
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"{where}: {field.name} is missing.")
+    return kind(**decoded)

@@ -1,0 +1,117 @@
+"""LiteRT: from a Keras model to one .tflite model, and running such models by name."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+if TYPE_CHECKING:
+    import keras
+
+
+def to_tflite(model: keras.Model) -> bytes:
+    """Converts a Keras model to .tflite in float32, with static shapes and batch 1.
+
+    Args:
+        model: A functional model with one input or a flat dict of inputs, and a flat
+            dict of outputs.
+
+    Returns:
+        The .tflite model; its signature has the inputs' and outputs' names.
+
+    Raises:
+        ValueError: If a layer computes in another precision.
+    """
+    # Imported here, because whoever only runs segments does not need it.
+    import tensorflow as tf
+
+    other = {n.compute_dtype for n in model.layers} - {"float32"}
+    if other:
+        raise ValueError(
+            "Expected a model that computes in float32: build it again without a dtype "
+            f"policy, and copy the weights. Received: layers in {sorted(other)}."
+        )
+    one_input = None if isinstance(model.input, dict) else model.input
+    inputs = model.input if one_input is None else {one_input.name: one_input}
+
+    def call(**tensors):
+        named = tensors if one_input is None else tensors[one_input.name]
+        return model(named, training=False)
+
+    one_image = {
+        name: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name)
+        for name, tensor in inputs.items()
+    }
+    function = tf.function(call).get_concrete_function(**one_image)
+    # The converter freezes only variables that it is shown; of others it makes NaN.
+    variables = tf.Module()
+    variables.shown = [weight.value for weight in model.weights]
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], variables)
+    return converter.convert()
+
+
+class LiteRTModel:
+    """A .tflite model with static shapes, ready to run, its tensors bound by name.
+
+    Runs on XNNPACK, the interpreter's default on CPUs.
+
+    Usage:
+
+    ```python
+    np.copyto(model.inputs["image"], image)
+    model.invoke()
+    logits = model.outputs["logits_12"].copy()
+    ```
+
+    Args:
+        content: The model, with one signature.
+        num_threads: Threads that one call may use.
+
+    Attributes:
+        inputs: The memory of each input, by name, to write to.
+        outputs: The memory of each output, by name, to read from.
+        invoke: Runs the model once.
+    """
+
+    def __init__(self, content: bytes, num_threads: int = 1):
+        self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
+        self._interpreter.allocate_tensors()
+        signature = self._interpreter.get_signature_runner()
+        self.inputs = self._memory(signature.get_input_details())
+        self.outputs = self._memory(signature.get_output_details())
+        self.invoke = self._interpreter.invoke
+
+    def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs the model once.
+
+        Args:
+            **inputs: A value for every input.
+
+        Returns:
+            A copy of every output, by name.
+        """
+        for name, memory in self.inputs.items():
+            np.copyto(memory, inputs[name])
+        self.invoke()
+        return {name: memory.copy() for name, memory in self.outputs.items()}
+
+    def _memory(self, tensors: dict[str, dict]) -> dict[str, np.ndarray]:
+        return {
+            name: _lasting_view(self._interpreter.tensor(tensor["index"])())
+            for name, tensor in tensors.items()
+        }
+
+
+def _lasting_view(tensor: np.ndarray) -> np.ndarray:
+    """A view of a tensor that may be kept while the interpreter runs.
+
+    The interpreter refuses to run while one of its own views is alive, because their
+    memory moves when shapes change; here, shapes are static. Making views, or copies,
+    anew for every image takes longer than small segments do.
+    """
+    address = tensor.__array_interface__["data"][0]
+    memory = (ctypes.c_byte * tensor.nbytes).from_address(address)
+    return np.frombuffer(memoryview(memory), tensor.dtype).reshape(tensor.shape)

@@ -1,0 +1,1 @@
+"""What comes out: reports as JSON, tables and figures."""

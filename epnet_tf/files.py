@@ -1,0 +1,75 @@
+"""Files and folders that are written whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def write_whole(
+    path: str | os.PathLike, overwrite: bool = True
+) -> Iterator[pathlib.Path]:
+    """Gives a temporary path, which takes the place of `path` if all goes well.
+
+    Usage:
+
+    ```python
+    with write_whole("runs/metrics.json") as temporary:
+        temporary.write_text(json.dumps(metrics))
+    ```
+
+    Args:
+        path: The file or folder to write; missing parent folders are made.
+        overwrite: Whether an existing file or folder may be replaced. The old one
+            stays as it is until the new one is complete.
+
+    Yields:
+        A path that does not exist yet, of the same name in a hidden folder beside
+        `path`, to write a file or make a folder at. If the block raises, nothing of
+        it is left.
+
+    Raises:
+        FileExistsError: If `path` exists and `overwrite` is False.
+        OSError: If it cannot be written; the error names `path`.
+    """
+    path = pathlib.Path(path)
+    with _naming(path):
+        if not overwrite and os.path.lexists(path):
+            raise FileExistsError(17, "File exists", str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-")
+    with holder as hidden:
+        temporary = pathlib.Path(hidden) / path.name
+        with _naming(path, hidden):
+            yield temporary
+            _put_in_place(temporary, path, pathlib.Path(hidden) / "replaced")
+
+
+def _put_in_place(new: pathlib.Path, path: pathlib.Path, aside: pathlib.Path) -> None:
+    """Moves the new file or folder to `path`; a folder there steps aside first."""
+    if not path.is_dir():
+        os.replace(new, path)
+        return
+    os.rename(path, aside)
+    try:
+        os.rename(new, path)
+    except OSError:
+        os.rename(aside, path)
+        raise
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path, hidden: str | None = None) -> Iterator[None]:
+    """Lets an OSError name the path that the user knows, not the temporary one.
+
+    With `hidden`, errors about files elsewhere keep their names.
+    """
+    try:
+        yield
+    except OSError as error:
+        foreign = hidden and error.filename and hidden not in str(error.filename)
+        if foreign or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

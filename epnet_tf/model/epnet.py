@@ -1,0 +1,315 @@
+"""EPNet: a Keras model with an exit after every convolution and controllers."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+from keras import layers
+
+from epnet_tf import objective
+from epnet_tf.model import graph
+from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
+from epnet_tf.model.exits import Exit, is_activation, place_exits
+from epnet_tf.model.heads import Controller, branch_classifier
+from epnet_tf.prediction import Prediction
+
+
+@keras.saving.register_keras_serializable("epnet_tf")
+class EPNet(keras.Model):
+    """A network with exits, and controllers that learn when to stop (paper, section 4).
+
+    A functional `keras.Model` on the layers of `backbone` (weights are shared with
+    it), from raw images to a flat dict: logits `logits_01` … `logits_NN` [b, classes]
+    and stop logits `stop_01` … [b, 1], one less. Exits are counted from 1; the last
+    one is the network itself and has no controller.
+
+    Usage:
+
+    ```python
+    model = epnet_tf.EPNet(backbone, num_classes=10)
+
+    classifiers = epnet_tf.ClassifierTrainer(model)
+    classifiers.compile(optimizer="adam")
+    classifiers.fit(x_train, y_train, epochs=10)
+
+    controllers = epnet_tf.ControllerTrainer(model, beta=5e-7)
+    controllers.compile(optimizer="adam")
+    controllers.fit(x_train, y_train, epochs=10)
+
+    label, exit, macs, probabilities = model.classify(x_test)
+    ```
+
+    Args:
+        backbone: A functional or Sequential model with one image input [h, w, c]. It
+            is headless (ends in a feature map or pooled features) or ends in a `Dense`
+            classifier of `num_classes`, whose softmax is taken off and whose weights
+            are copied.
+        num_classes: Number of classes, at least 2.
+        exits: None for an exit after every convolution that is worth its head, an int
+            for about that many, spread evenly over the MACs, or a list of layer names.
+        controller: How controllers are built: `Controller` or `PaperController`.
+        preprocessing: A layer applied to the raw images (0 to 255) before the
+            backbone; None gives it the raw values.
+        beta: Cost sensitivity that the controllers were trained for, in percentage
+            points per MAC; set by `ControllerTrainer`.
+        beta_range: If given, (low, high): controllers take β as a second input, the
+            model's inputs are the dict `image` and `beta` [b, 1].
+        layer_macs: MACs of layers with weights that cannot be counted, by layer name.
+
+    Raises:
+        ValueError: If backbone, exits or costs are not as said above.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        num_classes: int,
+        exits: None | int | Sequence[str] = None,
+        controller: Controller | None = None,
+        preprocessing: keras.layers.Layer | None = None,
+        beta: float | None = None,
+        beta_range: tuple[float, float] | None = None,
+        layer_macs: Mapping[str, int] | None = None,
+        name: str = "epnet",
+        **kwargs,
+    ):
+        controller = controller or Controller()
+        _check(backbone, num_classes, beta, beta_range)
+        image = keras.Input(backbone.input_shape[1:], name="image")
+        x = image if preprocessing is None else preprocessing(image)
+        features, classifier = _split_classifier(graph.inline(backbone, x), num_classes)
+
+        def build_controller(number, channels):
+            return controller.build(
+                f"controller_{number:02d}", channels, num_classes, beta_range
+            )
+
+        @functools.cache
+        def head_macs(channels):
+            head = build_controller(0, channels)
+            return channels * num_classes + sum(model_macs(head).values())
+
+        places = place_exits(
+            features,
+            exits,
+            head_cost=lambda tensor: head_macs(tensor.shape[-1]),
+            classifier_macs=features.shape[-1] * num_classes,
+            layer_macs=layer_macs,
+        )
+        places.append(Exit(graph.producer(features).operation.name, features))
+
+        inputs: dict | keras.KerasTensor = image
+        beta_input = []
+        if beta_range:
+            inputs = {"image": image, "beta": keras.Input([1], name="beta")}
+            beta_input = [inputs["beta"]]
+        states, stops = {}, {}
+        for i, place in enumerate(places, start=1):
+            pooled, logits = branch_classifier(place.features, i, num_classes)
+            states[f"logits_{i:02d}"] = logits
+            if i < len(places):
+                states[f"pooled_{i:02d}"] = pooled
+                head = build_controller(i, pooled.shape[-1])
+                stops[f"stop_{i:02d}"] = head([pooled, logits, *beta_input])
+        logits = {k: v for k, v in states.items() if k.startswith("logits")}
+        super().__init__(inputs=inputs, outputs=logits | stops, name=name, **kwargs)
+
+        self.num_classes = num_classes
+        self.num_exits = len(places)
+        self.exit_layers = tuple(place.layer for place in places)
+        self.beta = beta
+        self.beta_range = tuple(beta_range) if beta_range else None
+        self.exit_costs: ExitCosts = exit_costs(self, layer_macs)
+        self._config = {
+            "backbone": keras.saving.serialize_keras_object(backbone),
+            "num_classes": num_classes,
+            "exits": list(self.exit_layers[:-1]),
+            "controller": keras.saving.serialize_keras_object(controller),
+            "preprocessing": keras.saving.serialize_keras_object(preprocessing),
+            "beta_range": self.beta_range,
+            "layer_macs": dict(layer_macs) if layer_macs else None,
+        }
+        if classifier is not None:
+            self.get_layer(f"logits_{self.num_exits:02d}").set_weights(
+                classifier.get_weights()
+            )
+
+    def classify(self, images, batch_size: int = 256, beta=None) -> Prediction:
+        """Classifies images with early exit: each answers where its controller stops.
+
+        Keras computes a batch through all exits and the answers are picked from it;
+        `SegmentRunner` is what saves time.
+
+        Args:
+            images: [n, h, w, c], raw values 0 to 255.
+            batch_size: Images computed at a time.
+            beta: Cost sensitivity, percentage points per MAC; only with `beta_range`.
+
+        Returns:
+            A `Prediction`; `macs` counts all that runs until the exit has answered.
+
+        Raises:
+            ValueError: If the images have another shape than the model's input, or β
+                is missing, superfluous or out of range.
+        """
+        images = np.asarray(images)
+        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"Expected images of shape [n, {', '.join(map(str, self.image_shape))}]"
+                f". Received: shape {list(images.shape)}."
+            )
+        outputs = self.predict(
+            self.with_beta(images, beta), batch_size=batch_size, verbose=0
+        )
+        exit_index = np.full(len(images), self.num_exits - 1)
+        if self.num_exits > 1:
+            stops = [outputs[f"stop_{i:02d}"] for i in range(1, self.num_exits)]
+            exit_index = np.asarray(objective.first_stop(np.concatenate(stops, axis=1)))
+        logits = np.stack(
+            [outputs[f"logits_{i:02d}"] for i in range(1, self.num_exits + 1)], axis=1
+        )[np.arange(len(images)), exit_index]
+        return Prediction(
+            label=logits.argmax(axis=1),
+            exit=exit_index + 1,
+            macs=self.exit_costs.with_controllers[exit_index],
+            probabilities=np.asarray(keras.ops.softmax(logits)),
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images."""
+        images = self.input["image"] if self.beta_range else self.input
+        return tuple(images.shape[1:])
+
+    def with_beta(self, images, beta: float | None):
+        """The model's input for images at one β.
+
+        Args:
+            images: [n, h, w, c].
+            beta: Cost sensitivity, or None for a model without `beta_range`.
+
+        Returns:
+            The images, or the dict `image`, `beta` for a model with `beta_range`.
+
+        Raises:
+            ValueError: If β is missing, superfluous or out of range.
+        """
+        if self.beta_range is None:
+            if beta is not None:
+                raise ValueError(
+                    "Expected no beta: this model's controllers were trained for one, "
+                    f"{self.beta}. Received: beta={beta}."
+                )
+            return images
+        low, high = self.beta_range
+        if beta is None or not low <= beta <= high:
+            raise ValueError(
+                f"Expected beta from {low:g} to {high:g}, the range that the "
+                f"controllers were trained for. Received: beta={beta}."
+            )
+        return {"image": images, "beta": np.full([len(images), 1], beta, "float32")}
+
+    def get_config(self):
+        """The constructor's arguments, with the exits by name."""
+        return {
+            **self._config,
+            "beta": self.beta,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the model from `get_config`'s answer."""
+        config = dict(config)
+        for key in ("backbone", "controller", "preprocessing"):
+            config[key] = keras.saving.deserialize_keras_object(
+                config[key], custom_objects=custom_objects
+            )
+        return cls(**config)
+
+
+def _check(backbone, num_classes, beta, beta_range):
+    shape = getattr(backbone, "input_shape", None)
+    if not (graph.is_graph(backbone) and isinstance(shape, tuple) and len(shape) == 4):
+        raise ValueError(
+            "Expected as backbone a built functional or Sequential keras.Model with one "
+            f"input [batch, height, width, channels]. Received: {type(backbone).__name__}"
+            f" with input shape {shape}."
+        )
+    if len(backbone.outputs) != 1:
+        raise ValueError(
+            "Expected a backbone with one output. "
+            f"Received: '{backbone.name}' with {len(backbone.outputs)} outputs."
+        )
+    if num_classes < 2:
+        raise ValueError(
+            f"Expected at least 2 classes. Received: num_classes={num_classes}."
+        )
+    if beta is not None and not beta >= 0:
+        raise ValueError(f"Expected beta >= 0. Received: beta={beta}.")
+    if beta_range is not None:
+        low, high = beta_range
+        if not 0 < low < high:
+            raise ValueError(
+                "Expected beta_range=(low, high) with 0 < low < high. "
+                f"Received: beta_range={tuple(beta_range)}."
+            )
+
+
+def _split_classifier(output, num_classes):
+    """Parts a main branch from the Dense classifier that it may end in.
+
+    Args:
+        output: The main branch's symbolic output.
+        num_classes: Number of classes.
+
+    Returns:
+        Features [b, h, w, c] or [b, c], and the classifier layer or None.
+
+    Raises:
+        ValueError: If the output is neither features nor a linear or softmax
+            classifier of `num_classes`.
+    """
+    node, follows = graph.producer(output), None
+    if is_activation(node.operation) or _is_softmax(node.operation):
+        node, follows = graph.producer(node.input_tensors[0]), node.operation
+    softmax_follows = follows is not None and _is_softmax(follows)
+    layer = node.operation
+    if not isinstance(layer, layers.Dense) or len(output.shape) != 2:
+        if len(output.shape) not in (2, 4) or softmax_follows:
+            raise ValueError(
+                "Expected a backbone that ends in a feature map [b, h, w, c], in "
+                "features [b, c] or in a Dense classifier. Received: output of shape "
+                f"{output.shape} from layer '{layer.name}' ({type(layer).__name__})"
+                f"{' and a softmax' if softmax_follows else ''}."
+            )
+        return output, None
+    linear = layer.activation in (None, keras.activations.linear)
+    if (
+        layer.units != num_classes
+        or not (linear or layer.activation is keras.activations.softmax)
+        or not (follows is None or softmax_follows)
+    ):
+        activation = keras.activations.serialize(layer.activation)
+        raise ValueError(
+            f"Expected the backbone's last layer to be a linear or softmax Dense of "
+            f"{num_classes} units, or no Dense at all (a headless backbone). Received: "
+            f"'{layer.name}' with {layer.units} units and activation "
+            f"{follows.name if follows else activation}."
+        )
+    features = node.input_tensors[0]
+    # A pooling layer before the classifier is the exit's own pooling.
+    pooling = graph.producer(features)
+    if isinstance(pooling.operation, layers.GlobalAveragePooling2D):
+        features = pooling.input_tensors[0]
+    return features, layer
+
+
+def _is_softmax(operation) -> bool:
+    return (
+        isinstance(operation, layers.Softmax)
+        or type(operation).__name__ == "Softmax"
+        or getattr(operation, "activation", None) is keras.activations.softmax
+        and not isinstance(operation, layers.Dense)
+    )

@@ -1,0 +1,224 @@
+"""What an exit consists of: branch classifier and controller (paper, 4.1.2, 4.1.3)."""
+
+import dataclasses
+import math
+
+import keras
+from keras import layers, ops
+
+# The probability of stopping at first, about 5%: every exit is reached and gets
+# gradient. From ½, one image in 2^7 would get to exit 8, and training stalls there.
+CONTINUE_BIAS = -3.0
+
+
+@keras.saving.register_keras_serializable("epnet_tf")
+class ConfidenceFeatures(layers.Layer):
+    """How sure a classifier is: what a dense layer does not learn from logits alone.
+
+    Takes logits [b, classes]; gives float [b, 5]: log p₁ and log p₂ of the two most
+    probable classes, log(1 − p₁), the entropy, and Σ p². Uses only operations that
+    TensorFlow Lite delegates (no sorting, no top-k).
+    """
+
+    def call(self, inputs):
+        log_p = ops.log_softmax(inputs)
+        p = ops.exp(log_p)
+        log_first = ops.max(log_p, axis=-1, keepdims=True)
+        others = ops.where(log_p < log_first, p, 0.0)
+        # Rounding alone makes a probability zero; the logarithm stays finite.
+        floor = 1e-10
+        return ops.concatenate(
+            [
+                log_first,
+                ops.log(ops.max(others, axis=-1, keepdims=True) + floor),
+                ops.log(ops.sum(others, axis=-1, keepdims=True) + floor),
+                -ops.sum(p * log_p, axis=-1, keepdims=True),
+                ops.sum(p * p, axis=-1, keepdims=True),
+            ],
+            axis=-1,
+        )
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 5)
+
+
+@keras.saving.register_keras_serializable("epnet_tf")
+class ScaledLogBeta(layers.Layer):
+    """β on a logarithmic scale: −1 at the low end of its range, 1 at the high end.
+
+    Args:
+        beta_range: Lowest and highest cost sensitivity, percentage points per MAC.
+    """
+
+    def __init__(self, beta_range, **kwargs):
+        super().__init__(**kwargs)
+        self.beta_range = tuple(float(beta) for beta in beta_range)
+
+    def call(self, inputs):
+        low, high = (math.log(beta) for beta in self.beta_range)
+        return (2.0 * ops.log(inputs) - (low + high)) / (high - low)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {"beta_range": self.beta_range}
+
+
+@keras.saving.register_keras_serializable("epnet_tf")
+@dataclasses.dataclass(frozen=True)
+class Controller:
+    """Our controller: one hidden layer on confidence, logits and pooled features.
+
+    The features tell how hard the image is, the confidence whether this exit has it;
+    both are needed.
+
+    Args:
+        units: Units of the hidden layer.
+        dropout: Share of the hidden units dropped while training.
+    """
+
+    units: int = 64
+    dropout: float = 0.2
+
+    def build(self, name: str, channels: int, num_classes: int, beta_range=None):
+        """Makes the controller of one exit.
+
+        Args:
+            name: Name of the model.
+            channels: Number of pooled features m_i.
+            num_classes: Number of logits y_i.
+            beta_range: If given, a third input takes β in this range.
+
+        Returns:
+            A functional model: pooled features [b, channels], logits [b, classes]
+            (and β [b, 1]) to a stop logit [b, 1].
+        """
+        inputs = _inputs(channels, num_classes, beta_range)
+        pooled, logits = inputs[:2]
+        x = [ConfidenceFeatures(name="confidence", dtype="float32")(logits)]
+        x = _float32(layers.Concatenate, name="state")([*x, logits, pooled])
+        # States of different exits and networks differ in scale by orders.
+        x = _float32(
+            layers.BatchNormalization,
+            momentum=0.9,
+            center=False,
+            scale=False,
+            name="scaling",
+        )(x)
+        if beta_range:
+            x = _with_beta(x, inputs[2], beta_range)
+        x = _float32(layers.Dense, self.units, activation="relu", name="hidden")(x)
+        x = _float32(layers.Dropout, self.dropout, name="dropout")(x)
+        return keras.Model(inputs, _stop(x), name=name)
+
+    def get_config(self):
+        """The arguments, for saving."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the controller from `get_config`'s answer."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("epnet_tf")
+@dataclasses.dataclass(frozen=True)
+class PaperController:
+    """The paper's controller: f_cat on [f_in(m_i), y_i], blocks of FC-BN-ReLU (4.1.3).
+
+    Args:
+        f_in: Units of the layers on the pooled features; empty leaves them out
+            (Table 2, configuration 4).
+        f_cat: Units of the layers on f_in's output and the logits; the last is 1.
+    """
+
+    f_in: tuple[int, ...] = (10, 10, 10)
+    f_cat: tuple[int, ...] = (10, 1)
+
+    def __post_init__(self):
+        object.__setattr__(self, "f_in", tuple(self.f_in))
+        object.__setattr__(self, "f_cat", tuple(self.f_cat))
+        if self.f_cat[-1:] != (1,):
+            raise ValueError(
+                "Expected f_cat to end in 1, the stop logit. "
+                f"Received: f_cat={self.f_cat}."
+            )
+
+    def build(self, name: str, channels: int, num_classes: int, beta_range=None):
+        """Makes the controller of one exit; see `Controller.build`."""
+        inputs = _inputs(channels, num_classes, beta_range)
+        x, logits = inputs[:2]
+        for i, units in enumerate(self.f_in, start=1):
+            x = _fc_bn_relu(x, units, f"f_in_{i}")
+        parts = [x, logits] if self.f_in else [logits]
+        if beta_range:
+            parts.append(_float32(ScaledLogBeta, beta_range, name="beta")(inputs[2]))
+        x = _float32(layers.Concatenate, name="state")(parts) if parts[1:] else logits
+        for i, units in enumerate(self.f_cat[:-1], start=1):
+            x = _fc_bn_relu(x, units, f"f_cat_{i}")
+        return keras.Model(inputs, _stop(x), name=name)
+
+    def get_config(self):
+        """The arguments, for saving."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the controller from `get_config`'s answer."""
+        return cls(**config)
+
+
+def branch_classifier(features, exit_number: int, num_classes: int):
+    """Attaches an exit's classifier: global average pooling, one dense layer.
+
+    Args:
+        features: Symbolic feature map [b, h, w, c], or features pooled already [b, c].
+        exit_number: The exit, from 1.
+        num_classes: Number of classes.
+
+    Returns:
+        Pooled features m_i [b, c] and logits y_i [b, classes], both float32.
+    """
+    pooled = features
+    if len(features.shape) == 4:
+        pooled = layers.GlobalAveragePooling2D(name=f"pool_{exit_number:02d}")(features)
+    dense = _float32(layers.Dense, num_classes, name=f"logits_{exit_number:02d}")
+    return pooled, dense(pooled)
+
+
+def _float32(layer_class, *args, **kwargs):
+    """A layer of a head: in float32 in every precision, as confidences need it."""
+    return layer_class(*args, dtype="float32", **kwargs)
+
+
+def _inputs(channels, num_classes, beta_range):
+    inputs = [
+        keras.Input([channels], name="pooled", dtype="float32"),
+        keras.Input([num_classes], name="logits", dtype="float32"),
+    ]
+    if beta_range:
+        inputs.append(keras.Input([1], name="beta", dtype="float32"))
+    return inputs
+
+
+def _fc_bn_relu(x, units, name):
+    x = _float32(
+        layers.Dense, units, kernel_initializer="he_normal", name=f"{name}_fc"
+    )(x)
+    x = _float32(layers.BatchNormalization, momentum=0.9, name=f"{name}_bn")(x)
+    return _float32(layers.ReLU, name=f"{name}_relu")(x)
+
+
+def _with_beta(x, beta, beta_range):
+    log_beta = _float32(ScaledLogBeta, beta_range, name="beta_scaling")(beta)
+    return _float32(layers.Concatenate, name="state_and_beta")([x, log_beta])
+
+
+def _stop(x):
+    return _float32(
+        layers.Dense,
+        1,
+        bias_initializer=keras.initializers.Constant(CONTINUE_BIAS),
+        name="stop",
+    )(x)

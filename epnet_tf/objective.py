@@ -1,0 +1,106 @@
+"""The objective: the exact expected benefit of stopping (paper, equations 1 and 4).
+
+Stopping is a Markov decision process with one stochastic part, the policy: with stop
+logits z, the probability of stopping at exit i once it is reached is p_i = sigmoid(z_i),
+and of leaving through it q_i = p_i · Π_{j<i} (1 − p_j), with p_N = 1. So the expectation
+over exits is a sum of N terms, and so is its gradient: nothing is sampled. All functions
+are pure and work in log space, because q spans hundreds of orders of magnitude.
+"""
+
+from keras import ops
+
+
+def log_exit_distribution(stop_logits):
+    """Log-probabilities of leaving through each exit.
+
+    Args:
+        stop_logits: float [..., N − 1]; stop logits of all exits but the last.
+
+    Returns:
+        float [..., N]; log q_i.
+    """
+    log_stop = ops.log_sigmoid(stop_logits)
+    log_reach = ops.cumsum(ops.log_sigmoid(-stop_logits), axis=-1)
+    return ops.concatenate(
+        [
+            log_stop[..., :1],
+            log_reach[..., :-1] + log_stop[..., 1:],
+            log_reach[..., -1:],
+        ],
+        axis=-1,
+    )
+
+
+def rewards(correct, macs, beta):
+    """Benefit of leaving through each exit (equation 1, for one image).
+
+    Args:
+        correct: bool or float [..., N]; whether each exit names the right class.
+        macs: float [N]; multiply-adds spent when leaving through each exit.
+        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+
+    Returns:
+        float32 [..., N]; percentage points.
+    """
+    correct = ops.cast(correct, "float32")
+    return 100.0 * correct - beta * ops.cast(macs, "float32")
+
+
+def expected_benefit(stop_logits, correct, macs, beta):
+    """Expected benefit of each image under the stochastic policy (equation 4).
+
+    Args:
+        stop_logits: float [..., N − 1].
+        correct: bool or float [..., N]; whether each exit names the right class.
+        macs: float [N]; multiply-adds spent when leaving through each exit.
+        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+
+    Returns:
+        float32 [...]; percentage points.
+    """
+    exit_probabilities = ops.exp(log_exit_distribution(stop_logits))
+    return ops.sum(exit_probabilities * rewards(correct, macs, beta), axis=-1)
+
+
+def benefit_loss(stop_logits, correct, macs, beta):
+    """The loss of the controllers: the negative expected benefit, mean over images.
+
+    Args:
+        stop_logits: float [..., N − 1].
+        correct: bool or float [..., N]; whether each exit names the right class.
+        macs: float [N]; multiply-adds spent when leaving through each exit.
+        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+
+    Returns:
+        float32 scalar; percentage points.
+    """
+    return -ops.mean(expected_benefit(stop_logits, correct, macs, beta))
+
+
+def first_stop(stop_logits, threshold=0.0):
+    """The exit that the policy takes: the first whose stop logit is above a threshold.
+
+    Args:
+        stop_logits: float [..., N − 1].
+        threshold: Stop logit above which the controller stops; 0 is probability ½.
+
+    Returns:
+        int32 [...]; index of the exit, from 0; N − 1 when no controller stops.
+    """
+    stops = ops.cast(stop_logits > threshold, "int32")
+    stops = ops.concatenate([stops, ops.ones_like(stops[..., :1])], axis=-1)
+    return ops.cast(ops.argmax(stops, axis=-1), "int32")
+
+
+def benefit(accuracy, mean_macs, beta):
+    """The benefit score (equation 1).
+
+    Args:
+        accuracy: Share of images with the right label, 0 to 1.
+        mean_macs: Mean multiply-adds spent on an image.
+        beta: Cost sensitivity in percentage points per MAC.
+
+    Returns:
+        Percentage points: 100 · accuracy − β · mean_macs.
+    """
+    return 100.0 * accuracy - beta * mean_macs

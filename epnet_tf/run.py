@@ -1,0 +1,78 @@
+"""Classifies image files with a bundle, and says where each one stopped.
+
+python -m epnet_tf.run BUNDLE IMAGE.png ...
+"""
+
+import pathlib
+import time
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from epnet_tf import cli
+from epnet_tf.deployment.runner import SegmentRunner
+
+_BETA = flags.DEFINE_float(
+    "beta", None, "Cost sensitivity, for bundles whose controllers take it."
+)
+
+
+def read_image(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Reads an image file as a model wants it.
+
+    Args:
+        path: A file that Pillow can read.
+        shape: Height, width, and 1 (grayscale) or 3 (RGB) channels.
+
+    Returns:
+        uint8 of that shape; an image of another size is scaled.
+    """
+    height, width, channels = shape
+    with Image.open(path) as file:
+        image = file.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(shape)
+
+
+def describe(runner: SegmentRunner, image: np.ndarray, beta: float | None) -> str:
+    """Classifies one image.
+
+    Args:
+        runner: An open bundle.
+        image: As from `read_image`.
+        beta: As in `SegmentRunner.predict`.
+
+    Returns:
+        A line: label, probability, exit, MACs, share of the full network, time.
+    """
+    # Opening segments is not part of the time.
+    runner.predict(image[np.newaxis], beta)
+    start = time.perf_counter()
+    answer = runner.predict(image[np.newaxis], beta)
+    milliseconds = 1e3 * (time.perf_counter() - start)
+    manifest = runner.manifest
+    return (
+        f"{manifest.labels[answer.label[0]]:12s}"
+        f"{answer.probabilities[0].max():7.1%}"
+        f"  exit {answer.exit[0]}/{len(manifest.segments)}"
+        f"  {answer.macs[0] / 1e6:.2f} M MACs"
+        f"  {answer.macs[0] / manifest.full_macs:.0%} of full"
+        f"  {milliseconds:.2f} ms"
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Reads all images first, so that a wrong one is told before any answer."""
+    _, bundle_dir, *paths = arguments
+    runner = SegmentRunner(bundle_dir)
+    images = [read_image(path, runner.manifest.input.shape[1:]) for path in paths]
+    width = max(len(pathlib.Path(path).name) for path in paths)
+    for path, image in zip(paths, images, strict=True):
+        line = describe(runner, image, _BETA.value)
+        print(f"{pathlib.Path(path).name:{width}s}  {line}")
+
+
+if __name__ == "__main__":
+    cli.run(main, positional="BUNDLE IMAGE...")

@@ -1,0 +1,15 @@
+"""Training: classifiers, then controllers, on images or on cached states."""
+
+from epnet_tf.training.classifiers import ClassifierTrainer
+from epnet_tf.training.controllers import ControllerTrainer
+from epnet_tf.training.states import ExitStates, compute_states
+from epnet_tf.training.sweep import ControllerSweep, train_controllers
+
+__all__ = [
+    "ClassifierTrainer",
+    "ControllerSweep",
+    "ControllerTrainer",
+    "ExitStates",
+    "compute_states",
+    "train_controllers",
+]

@@ -1,0 +1,76 @@
+"""Stage one: main branch and branch classifiers, by the sum of cross-entropies."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from epnet_tf.training.trainer import ExitTrainer
+
+
+@keras.saving.register_keras_serializable("epnet_tf")
+class ClassifierTrainer(ExitTrainer):
+    """Trains main branch and classifiers by the sum of their cross-entropies (4.3).
+
+    Compile with an optimizer (the loss is built in) and fit on raw images and labels,
+    integers or one-hot. Reports `accuracy` (of the last exit) and `exits_accuracy`
+    (mean over all exits).
+
+    Args:
+        model: The `EPNet` that is trained in place.
+        exit_weights: Weights of the N cross-entropies; None for 1 each.
+
+    Raises:
+        ValueError: If the number of weights is not that of the exits.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        exit_weights: Sequence[float] | None = None,
+        **kwargs,
+    ):
+        super().__init__(model, **kwargs)
+        if exit_weights is not None and len(exit_weights) != model.num_exits:
+            raise ValueError(
+                f"Expected {model.num_exits} exit_weights, one for each exit. "
+                f"Received: {len(exit_weights)}."
+            )
+        self.exit_weights = tuple(exit_weights) if exit_weights else None
+        self.accuracy = keras.metrics.Mean(name="accuracy")
+        self.exits_accuracy = keras.metrics.Mean(name="exits_accuracy")
+
+    @property
+    def trainable_weights(self):
+        """Main branch and classifiers; controllers take no part."""
+        return self.states.trainable_weights
+
+    def call(self, inputs, training=None):
+        """States of the images: the logits of all exits among them."""
+        return self.states(inputs, training=training)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """The (weighted) sum of the exits' cross-entropies, mean over the batch."""
+        targets = self.targets(y)
+        weights = self.exit_weights or [1.0] * self.model.num_exits
+        losses = sum(
+            weight * ops.categorical_crossentropy(targets, logits, from_logits=True)
+            for weight, logits in zip(weights, self.logits(y_pred), strict=True)
+        )
+        # Regularizers of the user's backbone add to it.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return self.mean_loss(losses, sample_weight) + sum(self.losses) / replicas
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Accuracy of the last exit, and the mean over the exits."""
+        correct = self.correct(y, self.logits(y_pred))
+        self.accuracy.update_state(correct[-1], sample_weight)
+        self.exits_accuracy.update_state(sum(correct) / len(correct), sample_weight)
+        return self.get_metrics_result()
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return super().get_config() | {"exit_weights": self.exit_weights}

@@ -1,0 +1,150 @@
+"""Stage two: controllers, by the exact expected benefit, on images or on states."""
+
+import math
+
+import keras
+from keras import ops
+
+from epnet_tf import objective
+from epnet_tf.training.trainer import ExitTrainer
+
+
+@keras.saving.register_keras_serializable("epnet_tf")
+class ControllerTrainer(ExitTrainer):
+    """Trains the controllers of an EPNet by the exact expected benefit (4.2, 4.3).
+
+    Main branch and classifiers are frozen and run in inference mode. Compile with an
+    optimizer (the loss is built in: minus the expected benefit) and fit on raw images
+    and labels, or, far faster, on `ExitStates.inputs`, computed once; the gradients
+    are the same. Reports `benefit`, `accuracy` and `mean_macs` of the policy as it
+    will run, with hard stops; with `beta_range`, at both ends and in the (geometric)
+    middle of the range.
+
+    Args:
+        model: The `EPNet` whose controllers are trained in place.
+        beta: Cost sensitivity, percentage points per MAC; becomes `model.beta`. None
+            for a model with `beta_range`: there β is drawn log-uniformly from the
+            range for each image of each batch.
+        seed: Seed of the β drawn.
+
+    Raises:
+        ValueError: If the model has one exit only, or β is missing, negative or
+            superfluous.
+    """
+
+    def __init__(
+        self, model: keras.Model, beta: float | None = None, seed: int = 0, **kwargs
+    ):
+        super().__init__(model, **kwargs)
+        if model.num_exits < 2:
+            raise ValueError("Expected a model with 2 exits or more. Received: 1 exit.")
+        if (beta is None) != (model.beta_range is not None):
+            raise ValueError(
+                "Expected a beta for a model without beta_range, and none with it. "
+                f"Received: beta={beta}, beta_range={model.beta_range}."
+            )
+        self.controllers = [
+            model.get_layer(f"controller_{i:02d}") for i in range(1, model.num_exits)
+        ]
+        self.macs = tuple(float(m) for m in model.exit_costs.with_controllers)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        if model.beta_range is None:
+            self.beta = self.add_weight((), trainable=False, name="beta")
+            self.set_beta(beta)
+            report_at = {"": None}
+        else:
+            low, high = model.beta_range
+            report_at = {f"_{b:.1e}": b for b in (low, math.sqrt(low * high), high)}
+        self.policy_metrics = {
+            name: (
+                at,
+                keras.metrics.Mean(name=f"benefit{name}"),
+                keras.metrics.Mean(name=f"accuracy{name}"),
+                keras.metrics.Mean(name=f"mean_macs{name}"),
+            )
+            for name, at in report_at.items()
+        }
+
+    def set_beta(self, beta: float):
+        """Changes β without compiling anew.
+
+        Args:
+            beta: Cost sensitivity, percentage points per MAC.
+
+        Raises:
+            ValueError: If β is negative.
+        """
+        if not beta >= 0:
+            raise ValueError(f"Expected beta >= 0. Received: beta={beta}.")
+        self.beta.assign(beta)
+        self.model.beta = float(beta)
+
+    @property
+    def trainable_weights(self):
+        """The controllers' alone: main branch and classifiers are frozen."""
+        return [w for c in self.controllers for w in c.trainable_weights]
+
+    def call(self, inputs, training=None):
+        """States of the images, β and the stop logits [b, N − 1].
+
+        Args:
+            inputs: Images [b, h, w, c], or states as `ExitStates.inputs` gives them.
+            training: Whether the controllers run in training mode.
+        """
+        states = inputs
+        if not isinstance(inputs, dict):
+            states = keras.tree.map_structure(
+                ops.stop_gradient, self.states(inputs, training=False)
+            )
+        beta = self._beta_for(states["logits_01"])
+        return {**states, "beta": beta, "stops": self._stops(states, beta, training)}
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Minus the expected benefit, mean over the batch (percentage points)."""
+        correct = ops.stack(self.correct(y, self.logits(y_pred)), axis=-1)
+        benefits = objective.expected_benefit(
+            y_pred["stops"], correct, self.macs, y_pred["beta"]
+        )
+        return self.mean_loss(-benefits, sample_weight)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Benefit, accuracy and mean MACs with hard stops."""
+        correct = ops.stack(self.correct(y, self.logits(y_pred)), axis=-1)
+        macs = ops.convert_to_tensor(self.macs)
+        for beta, *metrics in self.policy_metrics.values():
+            stops, betas = y_pred["stops"], y_pred["beta"][:, 0]
+            if beta is not None:
+                betas = ops.full_like(betas, beta)
+                stops = self._stops(y_pred, betas[:, None], training=False)
+            left = ops.one_hot(objective.first_stop(stops), len(self.macs))
+            right, spent = ops.sum(left * correct, axis=-1), ops.sum(left * macs, -1)
+            benefits = objective.benefit(right, spent, betas)
+            for metric, value in zip(metrics, (benefits, right, spent), strict=True):
+                metric.update_state(value, sample_weight)
+        return self.get_metrics_result()
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return super().get_config() | {"beta": self.model.beta, "seed": self.seed}
+
+    def _beta_for(self, logits):
+        """β of each image of a batch: [b, 1]."""
+        shape = (ops.shape(logits)[0], 1)
+        if self.model.beta_range is None:
+            return ops.broadcast_to(self.beta, shape)
+        low, high = (math.log(beta) for beta in self.model.beta_range)
+        return ops.exp(keras.random.uniform(shape, low, high, seed=self.seed_generator))
+
+    def _stops(self, states, beta, training):
+        inputs = [beta] if self.model.beta_range else []
+        stops = [
+            controller(
+                [states[f"pooled_{i:02d}"], states[f"logits_{i:02d}"], *inputs],
+                training=training,
+            )
+            for i, controller in enumerate(self.controllers, start=1)
+        ]
+        return ops.concatenate(stops, axis=-1)

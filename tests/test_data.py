@@ -1,0 +1,385 @@
+"""Data sets from names and files, their checks, and the training pipeline."""
+
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from epnet_tf.data import (
+    Split,
+    crop_and_flip,
+    load_dataset,
+    steps_per_epoch,
+    training_pipeline,
+)
+
+
+def arrays(train=40, test=10, shape=(6, 5, 3), classes=4, dtype=np.uint8):
+    rng = np.random.default_rng(0)
+    return {
+        "x_train": rng.integers(0, 256, (train, *shape)).astype(dtype),
+        "y_train": np.arange(train) % classes,
+        "x_test": rng.integers(0, 256, (test, *shape)).astype(dtype),
+        "y_test": np.arange(test) % classes,
+    }
+
+
+def numbered(count, shape):
+    """Images whose pixels tell their index, so that splits can be compared."""
+    index = np.arange(count, dtype=np.uint16).view(np.uint8).reshape(count, 2)
+    images = np.full((count, *shape), 255, np.uint8)
+    images.reshape(count, -1)[:, :2] = index
+    return images
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_npz(**contents):
+        np.savez(tmp_path / "mine.npz", **contents)
+        return tmp_path / "mine.npz"
+
+    return write_npz
+
+
+def error_of(path):
+    with pytest.raises(ValueError) as raised:
+        load_dataset(path)
+    message = str(raised.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+# Data sets by name
+
+
+def test_digits():
+    dataset = load_dataset("digits")
+    assert dataset.name == "digits"
+    assert dataset.labels == tuple("0123456789") and dataset.num_classes == 10
+    assert dataset.difficulties == ("easy", "medium", "hard")
+    assert dataset.augment is None
+    splits = dataset.train, dataset.validation, dataset.test
+    assert [len(split) for split in splits] == [12_000, 1_500, 2_000]
+    for split in splits:
+        assert split.images.shape[1:] == dataset.image_shape == (24, 24, 1)
+        assert split.images.dtype == np.uint8 and split.images.max() == 255
+        assert split.labels.dtype == np.int32 and split.difficulty.dtype == np.int8
+        assert np.unique(split.labels).tolist() == list(range(10))
+        counts = np.bincount(split.difficulty)
+        assert counts.tolist() == [len(split) // 2, len(split) // 4, len(split) // 4]
+
+
+def test_digits_splits_share_no_digit():
+    def shown(split):
+        """The easy images' digits, cropped to their ink."""
+        for image in split.images[split.difficulty == 0][..., 0]:
+            rows, columns = np.nonzero(image)
+            digit = image[
+                rows.min() : rows.max() + 1, columns.min() : columns.max() + 1
+            ]
+            yield digit.shape, digit.tobytes()
+
+    dataset = load_dataset("digits")
+    train, validation, test = (
+        set(shown(split)) for split in (dataset.train, dataset.validation, dataset.test)
+    )
+    assert (len(train), len(validation), len(test)) == (1_097, 300, 400)
+    assert not train & validation and not train & test and not validation & test
+
+
+def test_a_seed_gives_the_same_arrays():
+    first, again, other = (load_dataset("digits", seed=seed) for seed in (3, 3, 4))
+    for part in ("train", "validation", "test"):
+        for field in ("images", "labels", "difficulty"):
+            values = getattr(getattr(first, part), field)
+            same = getattr(getattr(again, part), field)
+            np.testing.assert_array_equal(values, same)
+        assert np.any(getattr(first, part).images != getattr(other, part).images)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "parts"),
+    [("maxmin", "mnist", (2, 1, 1)), ("multiscale", "fashion_mnist", (1, 1, 1, 1))],
+)
+def test_composed_from_a_data_folder(tmp_path, name, source, parts):
+    contents = arrays(400, 80, shape=(28, 28), classes=10)
+    for key in ("x_train", "x_test"):
+        contents[key][:, 15:] = contents[key][:, :, 15:] = 0  # digits of 15 pixels
+    np.savez(tmp_path / f"{source}.npz", **contents)
+    dataset = load_dataset(name, data_dir=tmp_path)
+    splits = dataset.train, dataset.validation, dataset.test
+    assert [len(split) for split in splits] == [360, 40, 80]
+    assert dataset.image_shape == (50, 50, 1) and dataset.num_classes == 10
+    for split in splits:
+        counts = np.bincount(split.difficulty) / len(split)
+        np.testing.assert_allclose(counts, np.array(parts) / sum(parts))
+    assert len(dataset.difficulties) == len(parts)
+
+
+def test_cifar10_from_the_environments_folder(tmp_path, monkeypatch):
+    contents = arrays(100, 20, shape=(32, 32, 3), classes=10)
+    contents["x_train"] = numbered(100, (32, 32, 3))
+    contents["y_train"] = contents["y_train"][:, np.newaxis]  # as Keras has them
+    np.savez(tmp_path / "cifar10.npz", **contents)
+    monkeypatch.setenv("EPNET_DATA_DIR", str(tmp_path))
+    dataset = load_dataset("cifar10")
+    assert dataset.labels[0] == "airplane" and dataset.num_classes == 10
+    assert dataset.augment is crop_and_flip and dataset.difficulties == ()
+    assert dataset.train.difficulty is None
+    assert (len(dataset.train), len(dataset.validation)) == (90, 10)
+    both = np.concatenate([dataset.train.images, dataset.validation.images])
+    index = both.reshape(100, -1)[:, 0]
+    assert sorted(index) == list(range(100))
+    labels = np.concatenate([dataset.train.labels, dataset.validation.labels])
+    np.testing.assert_array_equal(labels, index % 10)
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=r"digits, maxmin.*Received: svhn"):
+        load_dataset("svhn")
+
+
+def test_negative_seed():
+    with pytest.raises(ValueError, match=r"non-negative.*Received: -1"):
+        load_dataset("digits", seed=-1)
+
+
+def test_missing_file_in_data_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"must exist.*mnist\.npz"):
+        load_dataset("maxmin", data_dir=tmp_path)
+
+
+def test_another_data_set_under_the_name(tmp_path):
+    np.savez(tmp_path / "mnist.npz", **arrays(shape=(32, 32, 3), classes=10))
+    with pytest.raises(ValueError, match=r"\(28, 28, 1\).*Received: .*\(32, 32, 3\)"):
+        load_dataset("maxmin", data_dir=tmp_path)
+
+
+# A user's own file
+
+
+def test_npz(write):
+    contents = arrays()
+    contents["x_train"] = numbered(40, (6, 5, 3))
+    path = write(**contents, labels=np.array(["a", "b", "c", "d", "e"]))
+    dataset = load_dataset(path)
+    assert dataset.name == "mine" and dataset.labels == tuple("abcde")
+    assert (len(dataset.train), len(dataset.validation)) == (36, 4)
+    assert dataset.difficulties == () and dataset.augment is None
+    np.testing.assert_array_equal(dataset.test.images, contents["x_test"])
+    index = dataset.train.images.reshape(36, -1)[:, 0]
+    np.testing.assert_array_equal(dataset.train.labels, index % 4)
+    assert dataset.train.labels.dtype == np.int32
+
+
+def test_npz_gets_a_channel_axis_and_numbered_labels(write):
+    dataset = load_dataset(str(write(**arrays(shape=(6, 5)))))
+    assert dataset.image_shape == (6, 5, 1) and dataset.labels == tuple("0123")
+
+
+def test_npz_of_floats(write):
+    contents = arrays(dtype=np.float64)
+    dataset = load_dataset(write(**contents))
+    assert dataset.train.images.dtype == np.float32
+    np.testing.assert_array_equal(dataset.test.images, contents["x_test"])
+
+
+def test_npz_of_scaled_floats_warns(write):
+    contents = arrays(dtype=np.float32)
+    contents["x_train"] /= 255
+    with pytest.warns(UserWarning, match="within 0 to 1"):
+        load_dataset(write(**contents))
+
+
+def with_nan(x):
+    x = x.astype(np.float32)
+    x[3, 1, 1] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        ("x_train", lambda x: x[0, 0], r"x_train .* \[n, height.*shape \(5, 3\)"),
+        ("x_test", lambda x: x[..., :2], r"x_test .* 1 or 3 channels.*: 2 channels"),
+        ("x_train", lambda x: x[:0], r"at least one image.*\(0, 6, 5, 3\)"),
+        ("x_train", lambda x: x.astype(np.int64), r"must be uint8.*dtype int64"),
+        ("x_train", lambda x: x - 1.0, r"within 0 to 255.*from -1\.0"),
+        ("x_test", lambda x: np.full(x.shape, np.inf), r"within 0 to 255.*to inf"),
+        ("x_test", with_nan, r"x_test .*: 3 NaN values, in 1 of 10 images"),
+        ("x_test", lambda x: x[:, :4], r"same shape.*\(6, 5, 3\) and \(4, 5, 3\)"),
+        ("y_train", lambda y: y[1:], r"per image, 40\. Received: 39"),
+        ("y_test", lambda y: y + 0.5, r"y_test .* integer.*dtype float64"),
+        ("y_train", lambda y: np.eye(4, dtype=int)[y], r"integer.*\(40, 4\)"),
+        ("y_test", lambda y: y + 1, r"y_test .* within 0 to 3\. .* from 1 to 4"),
+        ("y_test", lambda y: y - 1, r"y_test .* within 0 to 3\. .* from -1 to 2"),
+        ("y_train", lambda y: y + 1, r"every label.*4 different labels from 1 to 4"),
+        ("y_train", lambda y: y * 0, r"at least two.*1 different labels"),
+    ],
+)
+def test_npz_with_wrong_arrays(write, key, change, message):
+    contents = arrays()
+    contents[key] = change(contents[key])
+    assert re.search(message, error_of(write(**contents)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", "b", "c"], "y_train .* within 0 to 2. .* from 0 to 3"),
+        ([1, 2, 3, 4], "class names. Received: dtype int64"),
+        ([["a", "b", "c", "d"]], r"class names. Received: .*\(1, 4\)"),
+        (["a"], "at least two class names"),
+    ],
+)
+def test_npz_with_wrong_labels(write, labels, message):
+    assert re.search(message, error_of(write(**arrays(), labels=np.array(labels))))
+
+
+def test_npz_without_keys(write):
+    contents = arrays()
+    message = error_of(write(images=contents["x_train"], y_train=contents["y_train"]))
+    assert "it lacks x_train, x_test, y_test. Received: images, y_train" in message
+
+
+def test_npz_with_one_image(write):
+    path = write(**arrays(train=1), labels=np.array(["a", "b", "c", "d"]))
+    with pytest.raises(ValueError, match=r"at least two images.*Received: 1"):
+        load_dataset(path)
+
+
+def test_npz_that_is_missing(tmp_path):
+    assert "must exist" in error_of(tmp_path / "none.npz")
+
+
+def test_npz_that_is_something_else(tmp_path):
+    path = tmp_path / "text.npz"
+    path.write_text("x_train: 1, 2, 3")
+    assert "cut short or something else" in error_of(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    assert "cut short or something else" in error_of(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        for key in ("x_train", "y_train", "x_test", "y_test"):
+            archive.writestr(key, "no array")
+    assert "Received: shape ()" in error_of(path)
+
+
+def test_npz_that_is_truncated_or_damaged(write):
+    path = write(**arrays())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "cut short" in error_of(path)
+    path.write_bytes(whole[:500] + bytes([whole[500] ^ 255]) + whole[501:])
+    assert "undamaged" in error_of(path)
+
+
+def test_npz_with_pickled_objects(write):
+    contents = arrays()
+    contents["y_train"] = contents["y_train"].astype(object)
+    assert "no pickled objects" in error_of(write(**contents))
+
+
+# The training pipeline
+
+
+def indexed_split(count=50, shape=(4, 4, 1)):
+    return Split(numbered(count, shape), np.arange(count, dtype=np.int32))
+
+
+def take(dataset, count):
+    return [(x.numpy(), y.numpy()) for x, y in dataset.take(count)]
+
+
+def assert_same_batches(left, right):
+    for (x, y), (other_x, other_y) in zip(left, right, strict=True):
+        np.testing.assert_array_equal(x, other_x)
+        np.testing.assert_array_equal(y, other_y)
+
+
+def test_an_epoch_visits_images_once_with_their_labels():
+    split = indexed_split()
+    pipeline = training_pipeline(split, batch_size=8, seed=0)
+    assert steps_per_epoch(split, 8) == 6
+    batches = take(pipeline, 12)
+    for x, y in batches:
+        assert x.shape == (8, 4, 4, 1) and x.dtype == np.float32
+        assert y.shape == (8,) and y.dtype == np.int32
+        np.testing.assert_array_equal(x, split.images[y])
+    first, second = (
+        np.concatenate([y for _, y in batches[start : start + 6]]) for start in (0, 6)
+    )
+    assert len(set(first)) == len(set(second)) == 48
+    assert first.tolist() != second.tolist()
+    assert sorted(first) != first.tolist()
+
+
+def test_static_shapes():
+    pipeline = training_pipeline(indexed_split(), 8, seed=0, augment=crop_and_flip)
+    images, labels = pipeline.element_spec
+    assert images.shape == (8, 4, 4, 1) and labels.shape == (8,)
+
+
+@pytest.mark.parametrize("augment", [None, crop_and_flip])
+def test_resumed_training_sees_what_an_uninterrupted_run_sees(augment):
+    split = indexed_split()
+
+    def batches(count, **kwargs):
+        return take(training_pipeline(split, 8, augment=augment, **kwargs), count)
+
+    whole = batches(18, seed=5)
+    assert_same_batches(whole[6:], batches(12, seed=5, start_epoch=1))
+    assert_same_batches(whole[12:], batches(6, seed=5, start_epoch=2))
+    other = batches(6, seed=6)
+    assert any(np.any(x != y) for (_, x), (_, y) in zip(whole, other, strict=False))
+
+
+def test_augmentation_differs_between_steps_and_epochs():
+    split = Split(np.full((16, 8, 8, 1), 9, np.uint8), np.zeros(16, np.int32))
+    pipeline = training_pipeline(split, 8, seed=0, augment=crop_and_flip)
+    images = [x for x, _ in take(pipeline, 4)]  # two epochs of two steps
+    for first in range(4):
+        for second in range(first):
+            assert np.any(images[first] != images[second])
+
+
+@pytest.mark.parametrize("batch_size", [0, 51])
+def test_batch_size_must_fit_the_split(batch_size):
+    with pytest.raises(ValueError, match=f"images, 50. Received: {batch_size}"):
+        training_pipeline(indexed_split(), batch_size, seed=0)
+
+
+def test_crop_and_flip_moves_and_mirrors_each_image_by_itself():
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 256, (400, 7, 5, 3)).astype(np.float32)
+    result = crop_and_flip(images, tf.constant([1, 2], tf.int64)).numpy()
+    assert result.shape == images.shape and result.dtype == images.dtype
+    padded = np.pad(images, [(0, 0), (4, 4), (4, 4), (0, 0)])
+    seen = []
+    for before, after in zip(padded, result, strict=True):
+        seen.append(
+            next(
+                (row, column, flip)
+                for row in range(9)
+                for column in range(9)
+                for flip in (1, -1)
+                if np.array_equal(
+                    before[row : row + 7, column : column + 5][:, ::flip], after
+                )
+            )
+        )
+    rows, columns, flips = zip(*seen, strict=True)
+    assert set(rows) == set(columns) == set(range(9))
+    assert 160 < flips.count(1) < 240  # four standard deviations
+
+
+def test_crop_and_flip_depends_on_its_seed_alone():
+    images = np.random.default_rng(0).random((6, 8, 8, 1)).astype(np.float32)
+    first, again, other = (
+        crop_and_flip(images, tf.constant([0, seed], tf.int64)).numpy()
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != other)

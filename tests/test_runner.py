@@ -1,0 +1,239 @@
+"""The runner: right answers, real stops, and one sentence for whatever is wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import BETA_RANGE
+from PIL import Image
+
+import epnet_tf
+from epnet_tf import benchmark as benchmark_command
+from epnet_tf.deployment import benchmark
+
+
+@pytest.fixture
+def copied(int8_bundle, tmp_path):
+    """A bundle that a test may spoil."""
+    return shutil.copytree(int8_bundle.path, tmp_path / "bundle")
+
+
+def edit_manifest(path, change):
+    content = json.loads((path / "epnet.json").read_text())
+    change(content)
+    (path / "epnet.json").write_text(json.dumps(content))
+
+
+def test_float_segments_answer_like_the_keras_model(epnet, float_bundle, images):
+    answers = epnet_tf.SegmentRunner(float_bundle.path).predict(images)
+    expected = epnet.classify(images)
+    np.testing.assert_array_equal(answers.label, expected.label)
+    np.testing.assert_array_equal(answers.exit, expected.exit)
+    np.testing.assert_array_equal(answers.macs, expected.macs)
+    np.testing.assert_allclose(answers.probabilities, expected.probabilities, atol=1e-5)
+    assert set(answers.exit) == {1, 2, 3, 4}
+
+
+def test_float_images_answer_like_uint8(int8_bundle, images):
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    for expected, value in zip(
+        runner.predict(images), runner.predict(images.astype(np.float64)), strict=True
+    ):
+        np.testing.assert_array_equal(expected, value)
+
+
+def test_order_of_the_images_does_not_matter(int8_bundle, images):
+    forward = epnet_tf.SegmentRunner(int8_bundle.path).predict(images)
+    backward = epnet_tf.SegmentRunner(int8_bundle.path).predict(images[::-1])
+    for expected, value in zip(forward, backward, strict=True):
+        np.testing.assert_array_equal(expected, value[::-1])
+
+
+def test_segments_behind_the_exit_are_never_opened(copied, images):
+    exits = epnet_tf.SegmentRunner(copied).predict(images).exit
+    runner = epnet_tf.SegmentRunner(copied)
+    assert runner.opened == 0
+    for number in (3, 4):
+        (copied / f"segment_{number:02d}.tflite").unlink()
+    runner.predict(images[exits == 1])
+    assert runner.opened == 1
+    runner.predict(images[exits == 2])
+    assert runner.opened == 2
+    with pytest.raises(ValueError, match=r"segment_03\.tflite is missing"):
+        runner.predict(images[exits == 3])
+
+
+def test_threshold_decides(int8_bundle, images):
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    assert runner.threshold == 0.0
+    runner.threshold = np.inf
+    assert set(runner.predict(images).exit) == {4}
+    runner.threshold = -np.inf
+    assert set(runner.predict(images).exit) == {1}
+
+
+def test_no_images_no_answers(int8_bundle, images):
+    answers = epnet_tf.SegmentRunner(int8_bundle.path).predict(images[:0])
+    assert [a.shape for a in answers] == [(0,), (0,), (0,), (0, 4)]
+
+
+def test_beta_is_given_with_each_call(epnet_with_beta, beta_bundle, images):
+    runner = epnet_tf.SegmentRunner(beta_bundle.path)
+    exits = [runner.predict(images, beta).exit.tolist() for beta in BETA_RANGE]
+    assert exits[0] != exits[1]
+    assert exits[0] == runner.predict(images, BETA_RANGE[0]).exit.tolist()
+    agree = [
+        np.mean(epnet_with_beta.classify(images, beta=beta).exit == of_bundle)
+        for beta, of_bundle in zip(BETA_RANGE, exits, strict=True)
+    ]
+    assert min(agree) > 0.8
+
+
+@pytest.mark.parametrize("beta", [None, 1e-7, 1.0, np.nan])
+def test_beta_out_of_range_is_refused(beta_bundle, images, beta):
+    runner = epnet_tf.SegmentRunner(beta_bundle.path)
+    with pytest.raises(ValueError, match="beta from 1e-06 to 0.0001"):
+        runner.predict(images, beta)
+
+
+def test_superfluous_beta_is_refused(int8_bundle, images):
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    with pytest.raises(ValueError, match="no beta"):
+        runner.predict(images, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda x: x[0], r"Received: shape \[16, 16, 1\]"),
+        (lambda x: x[:, :, :8], r"Received: shape \[60, 16, 8, 1\]"),
+        (lambda x: x.astype(np.float32) * np.nan, "Received: NaN"),
+        (lambda x: x * 2.0, "Received: values from 0 to"),
+        (lambda x: x > 9, "Received: bool"),
+    ],
+)
+def test_bad_images_are_refused(int8_bundle, images, spoil, message):
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    with pytest.raises(ValueError, match=message):
+        runner.predict(spoil(images))
+
+
+def test_truncated_segment_is_refused(copied):
+    path = copied / "segment_03.tflite"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"segment_03\.tflite is truncated"):
+        epnet_tf.SegmentRunner(copied)
+
+
+def test_altered_segment_is_refused(copied):
+    path = copied / "segment_02.tflite"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"segment_02\.tflite is altered"):
+        epnet_tf.SegmentRunner(copied)
+
+
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="Expected a bundle"):
+        epnet_tf.SegmentRunner(tmp_path)
+    with pytest.raises(ValueError, match="Expected a bundle"):
+        epnet_tf.SegmentRunner(tmp_path / "nothing")
+    (tmp_path / "epnet.json").write_text("{")
+    with pytest.raises(ValueError, match="no valid JSON"):
+        epnet_tf.SegmentRunner(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda m: m.update(format="other"), "format 'epnet-bundle'"),
+        (lambda m: m.update(version=2), "Received: version 2"),
+        (lambda m: m.pop("labels"), "epnet.json: labels is missing"),
+        (lambda m: m["segments"][1].pop("sha256"), r"segments\[1\]: sha256 is missing"),
+        (lambda m: m["segments"][0].update(bytes="1"), "bytes is not as expected"),
+        (lambda m: m.update(segments=[]), "no segments"),
+        (lambda m: m["segments"][0].update(file="../x"), "outside the bundle"),
+        (lambda m: m["policy"].update(type="entropy"), "unknown type 'entropy'"),
+        (lambda m: m["policy"].pop("beta"), "exactly one of beta and beta_range"),
+        (lambda m: m["input"].update(dtype="int8"), "its input is int8"),
+    ],
+)
+def test_bad_manifests_are_refused(copied, change, message):
+    edit_manifest(copied, change)
+    with pytest.raises(ValueError, match=message):
+        epnet_tf.SegmentRunner(copied)
+
+
+def test_unknown_keys_in_the_manifest_are_passed_over(copied, images):
+    edit_manifest(copied, lambda m: m["input"].update(comment="later"))
+    epnet_tf.SegmentRunner(copied).predict(images[:1])
+
+
+def run_command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "epnet_tf.run", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+    )
+
+
+def test_command_classifies_files(int8_bundle, images, tmp_path):
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "gray.png")
+    Image.fromarray(images[1].repeat(3, axis=-1)).resize((40, 30)).save(
+        tmp_path / "colour.png"
+    )
+    result = run_command(
+        int8_bundle.path, tmp_path / "gray.png", tmp_path / "colour.png"
+    )
+    assert result.returncode == 0, result.stderr
+    first, second = result.stdout.splitlines()
+    answer = epnet_tf.SegmentRunner(int8_bundle.path).predict(images[:1])
+    assert first.split()[:2] == [
+        "gray.png",
+        int8_bundle.manifest.labels[answer.label[0]],
+    ]
+    assert f"exit {answer.exit[0]}/4" in first
+    assert "M MACs" in first and "% of full" in first and first.endswith(" ms")
+    assert second.startswith("colour.png")
+
+
+def test_command_ends_bad_input_in_one_sentence(int8_bundle, tmp_path):
+    (tmp_path / "no.png").write_text("no image")
+    result = run_command(int8_bundle.path, tmp_path / "no.png")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: cannot identify image file")
+    assert "Traceback" not in result.stderr
+
+
+def test_command_wants_images(int8_bundle):
+    result = run_command(int8_bundle.path)
+    assert result.returncode == 2
+    assert "error: expected BUNDLE IMAGE..." in result.stderr
+
+
+def test_benchmark_times_every_contender(epnet, int8_bundle, images, labels):
+    timings = benchmark.compare(
+        epnet, int8_bundle.path, images[:5], (images, labels), rounds=2
+    )
+    assert len(timings) == 7
+    for timing in timings.values():
+        assert timing.seconds.shape == (20,)
+        assert 0 < timing.milliseconds(10) <= timing.milliseconds(50)
+    assert timings[benchmark.WHOLE].ratio(timings[benchmark.WHOLE]) == 1.0
+    rows = benchmark_command.table(timings).splitlines()
+    assert [row[:34].strip() for row in rows[1:]] == list(timings)
+
+
+def test_benchmark_takes_the_static_exit_of_nearest_accuracy(epnet, images):
+    outputs = epnet.predict(images, verbose=0)
+    third = outputs["logits_03"].argmax(axis=1)
+    assert benchmark.static_exit(epnet, images, third, accuracy=1.0) == 3

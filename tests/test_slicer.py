@@ -1,0 +1,360 @@
+"""The slicer, on graphs made by hand or drawn at random, and on a real model."""
+
+import flatbuffers
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from epnet_tf.deployment import flatbuffer, slicer
+from epnet_tf.deployment.litert import LiteRTModel
+
+SHAPE = (1, 3, 3, 2)
+Operator, Options = schema.BuiltinOperator, schema.BuiltinOptions
+
+
+class GraphBuilder:
+    """Writes .tflite graphs of elementwise operators, sums over space and matmuls."""
+
+    def __init__(self):
+        self.buffers = [schema.BufferT()]
+        self.tensors, self.operators, self.codes = [], [], []
+        self.inputs: dict[str, int] = {}
+
+    def tensor(self, shape, buffer=0, dtype=schema.TensorType.FLOAT32):
+        name = f"t{len(self.tensors)}".encode()
+        self.tensors.append(schema.TensorT(list(shape), dtype, buffer, name))
+        return len(self.tensors) - 1
+
+    def input(self, name, shape=SHAPE):
+        self.inputs[name] = self.tensor(shape)
+        return self.inputs[name]
+
+    def constant(self, values, dtype=schema.TensorType.FLOAT32):
+        values = np.asarray(values)
+        self.buffers.append(schema.BufferT(np.frombuffer(values.tobytes(), np.uint8)))
+        return self.tensor(values.shape, len(self.buffers) - 1, dtype)
+
+    def operator(self, code, inputs, shape, options_type=0, options=None):
+        if code not in self.codes:
+            self.codes.append(code)
+        output = self.tensor(shape)
+        self.operators.append(
+            schema.OperatorT(
+                self.codes.index(code), inputs, [output], options_type, options
+            )
+        )
+        return output
+
+    def add(self, a, b):
+        shape = self.tensors[a].shape
+        options = schema.AddOptionsT()
+        return self.operator(Operator.ADD, [a, b], shape, Options.AddOptions, options)
+
+    def multiply(self, a, b):
+        shape = self.tensors[a].shape
+        options = schema.MulOptionsT()
+        return self.operator(Operator.MUL, [a, b], shape, Options.MulOptions, options)
+
+    def tanh(self, a):
+        return self.operator(Operator.TANH, [a], self.tensors[a].shape)
+
+    def pool(self, a):
+        axes = self.constant(np.array([1, 2], np.int32), schema.TensorType.INT32)
+        options = schema.ReducerOptionsT()
+        shape = (1, self.tensors[a].shape[-1])
+        return self.operator(
+            Operator.MEAN, [a, axes], shape, Options.ReducerOptions, options
+        )
+
+    def dequantize(self, constant):
+        options = schema.DequantizeOptionsT()
+        return self.operator(
+            Operator.DEQUANTIZE,
+            [constant],
+            self.tensors[constant].shape,
+            Options.DequantizeOptions,
+            options,
+        )
+
+    def model(self, outputs: dict[str, int]) -> schema.ModelT:
+        maps = [
+            [schema.TensorMapT(n, t) for n, t in names.items()]
+            for names in (self.inputs, outputs)
+        ]
+        subgraph = schema.SubGraphT(
+            self.tensors,
+            list(self.inputs.values()),
+            list(outputs.values()),
+            self.operators,
+            "main",
+        )
+        codes = [schema.OperatorCodeT(min(c, 127), None, 1, c) for c in self.codes]
+        return schema.ModelT(
+            version=3,
+            operatorCodes=codes,
+            subgraphs=[subgraph],
+            buffers=self.buffers,
+            signatureDefs=[schema.SignatureDefT(*maps, flatbuffer.SIGNATURE)],
+        )
+
+    def build(self, outputs: dict[str, int]) -> bytes:
+        return pack(self.model(outputs))
+
+
+def pack(model: schema.ModelT) -> bytes:
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def random_array(rng, shape=SHAPE):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def run_in_row(segments, feed):
+    """All tensors by name, after running the segments one after the other."""
+    tensors = dict(feed)
+    for segment in segments:
+        model = LiteRTModel(segment.content)
+        assert tuple(model.inputs) == tuple(sorted(segment.inputs))
+        assert set(model.outputs) == set(segment.outputs)
+        tensors |= model.run(**{name: tensors[name] for name in segment.inputs})
+    return tensors
+
+
+def assert_equal_to_whole(content, segments, feed):
+    whole = LiteRTModel(content).run(**feed)
+    row = run_in_row(segments, feed)
+    for name, value in whole.items():
+        assert value.tobytes() == row[name].tobytes(), name
+
+
+def image_feed(rng):
+    return {"image": random_array(rng)}
+
+
+def test_residual_cut_is_crossed_by_two_tensors():
+    g = GraphBuilder()
+    a = g.tanh(g.input("image"))
+    b = g.tanh(a)
+    c = g.add(b, a)
+    content = g.build(
+        {"logits_01": g.pool(a), "logits_02": g.pool(b), "logits_03": g.pool(c)}
+    )
+    first, second, third = slicer.slice_model(content)
+    assert first.inputs == ("image",)
+    assert first.outputs == ("logits_01", "features_01_1")
+    assert second.inputs == ("features_01_1",)
+    assert second.outputs == ("logits_02", "features_02_1")
+    assert third.inputs == ("features_01_1", "features_02_1")
+    assert third.outputs == ("logits_03",)
+    feed = image_feed(np.random.default_rng(0))
+    assert_equal_to_whole(content, [first, second, third], feed)
+
+
+def test_image_is_an_input_of_every_segment_that_reads_it():
+    g = GraphBuilder()
+    image = g.input("image")
+    content = g.build(
+        {"logits_01": g.pool(g.tanh(image)), "logits_02": g.pool(g.add(image, image))}
+    )
+    segments = slicer.slice_model(content)
+    assert [s.inputs for s in segments] == [("image",), ("image",)]
+    assert_equal_to_whole(content, segments, image_feed(np.random.default_rng(0)))
+
+
+def test_logits_that_a_later_exit_reads_cross_under_their_own_name():
+    g = GraphBuilder()
+    a = g.tanh(g.input("image"))
+    first = g.pool(a)
+    stop = g.tanh(first)
+    second = g.add(g.pool(g.tanh(a)), first)
+    content = g.build({"logits_01": first, "stop_01": stop, "logits_02": second})
+    segments = slicer.slice_model(content)
+    assert segments[0].outputs == ("logits_01", "stop_01", "features_01_1")
+    assert segments[1].inputs == ("features_01_1", "logits_01")
+    assert_equal_to_whole(content, segments, image_feed(np.random.default_rng(0)))
+
+
+def test_logits_that_an_earlier_exit_computes_are_handed_through():
+    g = GraphBuilder()
+    a = g.tanh(g.input("image"))
+    second = g.pool(g.tanh(a))
+    stop = g.tanh(second)
+    content = g.build(
+        {
+            "logits_01": g.pool(a),
+            "stop_01": stop,
+            "logits_02": second,
+            "stop_02": g.tanh(stop),
+            "logits_03": g.pool(g.add(a, a)),
+        }
+    )
+    segments = slicer.slice_model(content)
+    assert "logits_02" in segments[0].outputs
+    assert "logits_02" in segments[1].outputs
+    assert_equal_to_whole(content, segments, image_feed(np.random.default_rng(0)))
+
+
+def test_constant_paths_are_copied_and_do_not_cross():
+    g = GraphBuilder()
+    rng = np.random.default_rng(0)
+    half = random_array(rng).astype(np.float16)
+    weights = g.dequantize(g.constant(half, schema.TensorType.FLOAT16))
+    a = g.add(g.input("image"), weights)
+    b = g.tanh(a)
+    c = g.multiply(b, weights)
+    content = g.build(
+        {"logits_01": g.pool(a), "logits_02": g.pool(b), "logits_03": g.pool(c)}
+    )
+    segments = slicer.slice_model(content)
+    assert segments[1].inputs == ("features_01_1",)
+    assert segments[2].inputs == ("features_02_1",)
+    assert half.tobytes() in segments[2].content
+    assert half.tobytes() not in segments[1].content
+    assert_equal_to_whole(content, segments, image_feed(rng))
+
+
+def test_what_is_computed_from_beta_alone_does_not_cross():
+    g = GraphBuilder()
+    rng = np.random.default_rng(0)
+    a = g.tanh(g.input("image"))
+    scaled = g.tanh(g.input("beta", (1, 1)))
+    b = g.tanh(a)
+    content = g.build(
+        {
+            "logits_01": g.pool(a),
+            "stop_01": g.add(g.pool(a), scaled),
+            "logits_02": g.pool(b),
+            "stop_02": g.add(g.pool(b), scaled),
+            "logits_03": g.pool(g.tanh(b)),
+        }
+    )
+    segments = slicer.slice_model(content)
+    assert [s.inputs for s in segments] == [
+        ("beta", "image"),
+        ("beta", "features_01_1"),
+        ("features_02_1",),
+    ]
+    feed = {"image": random_array(rng), "beta": random_array(rng, (1, 1))}
+    assert_equal_to_whole(content, segments, feed)
+
+
+def test_a_buffer_that_several_tensors_share_is_written_once():
+    g = GraphBuilder()
+    rng = np.random.default_rng(0)
+    values = random_array(rng, (1, 9, 9, 2))
+    one = g.constant(values)
+    other = g.tensor(values.shape, g.tensors[one].buffer)
+    a = g.multiply(g.add(g.input("image", values.shape), one), other)
+    content = g.build({"logits_01": g.pool(a)})
+    (segment,) = slicer.slice_model(content)
+    assert segment.content.count(values.tobytes()) == 1
+    feed = {"image": random_array(rng, values.shape)}
+    assert_equal_to_whole(content, [segment], feed)
+
+
+def test_constants_behind_the_model_are_written_inline_and_aligned():
+    g = GraphBuilder()
+    rng = np.random.default_rng(0)
+    constants = [random_array(rng) for _ in range(3)]
+    a = g.input("image")
+    for values in constants:
+        a = g.add(a, g.constant(values))
+    outputs = {"logits_01": g.pool(a)}
+    expected = slicer.slice_model(g.build(outputs))[0].content
+
+    moved = b""
+    # Sizes and offsets take the same space whatever they are: the second pass fits.
+    for start in (1000, None):
+        model = g.model(outputs)
+        start = start or -(-size // 16) * 16
+        moved = b""
+        for buffer, values in zip(model.buffers[1:4], constants, strict=True):
+            buffer.data, buffer.size = None, values.nbytes
+            buffer.offset = start + len(moved)
+            moved += values.tobytes() + bytes(-values.nbytes % 16)
+        content = pack(model)
+        size = len(content)
+    content = content.ljust(start, b"\0") + moved
+
+    (segment,) = slicer.slice_model(content)
+    assert segment.content == expected
+    model = schema.ModelT.InitFromPackedBuf(segment.content)
+    assert all(b.offset == 0 and b.size == 0 for b in model.buffers)
+    for values in constants:
+        assert segment.content.index(values.tobytes()) % 16 == 0
+    assert_equal_to_whole(content, [segment], image_feed(rng))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_graphs_are_cut_bitwise_exactly(seed):
+    rng = np.random.default_rng(seed)
+    g = GraphBuilder()
+    made = [g.input("image")]
+    shared = [g.constant(random_array(rng)) for _ in range(2)]
+    shared.append(g.tanh(shared[0]))
+    outputs: dict[str, int] = {}
+    exits = int(rng.integers(2, 6))
+    for number in range(1, exits + 1):
+        for _ in range(rng.integers(1, 5)):
+            # The newest tensor leads on; the other is any, for skip connections.
+            other = int(rng.choice(made + shared))
+            make = [g.add, g.multiply, lambda a, b: g.tanh(g.add(a, b))]
+            made.append(make[rng.integers(3)](made[-1], other))
+        logits = g.pool(made[-1])
+        outputs[f"logits_{number:02d}"] = logits
+        if number < exits:
+            previous = outputs[f"logits_{rng.integers(1, number + 1):02d}"]
+            outputs[f"stop_{number:02d}"] = g.multiply(g.tanh(logits), previous)
+    content = g.build(outputs)
+    segments = slicer.slice_model(content)
+    assert len(segments) == exits
+    count = sum(len(flatbuffer.read(s.content).operators) for s in segments)
+    # Only the constant path may be there more than once, or not at all.
+    assert abs(count - len(g.operators)) < exits
+    assert_equal_to_whole(content, segments, image_feed(rng))
+
+
+def test_real_model(float_tflite, images):
+    segments = slicer.slice_model(float_tflite)
+    assert [s.inputs for s in segments] == [
+        ("image",),
+        ("features_01_1", "image"),
+        ("features_02_1",),
+        ("features_02_1", "features_03_1"),
+    ]
+    for image in images[:5]:
+        feed = {"image": image[np.newaxis].astype(np.float32)}
+        assert_equal_to_whole(float_tflite, segments, feed)
+
+
+def test_names_do_not_depend_on_the_run(float_tflite):
+    first, second = slicer.slice_model(float_tflite), slicer.slice_model(float_tflite)
+    assert first == second
+
+
+def test_other_outputs_are_refused():
+    g = GraphBuilder()
+    a = g.pool(g.input("image"))
+    with pytest.raises(ValueError, match=r"Received: outputs \['logits_02'\]"):
+        slicer.slice_model(g.build({"logits_02": a}))
+    with pytest.raises(ValueError, match="probabilities"):
+        slicer.slice_model(g.build({"logits_01": a, "probabilities": a}))
+
+
+def test_exits_out_of_order_are_refused():
+    g = GraphBuilder()
+    a = g.tanh(g.input("image"))
+    early = g.pool(a)
+    late = g.tanh(early)
+    with pytest.raises(ValueError, match="exit 2"):
+        slicer.slice_model(g.build({"logits_01": late, "logits_02": early}))
+
+
+def test_models_with_several_subgraphs_are_refused():
+    g = GraphBuilder()
+    model = g.model({"logits_01": g.pool(g.input("image"))})
+    model.subgraphs.append(model.subgraphs[0])
+    with pytest.raises(ValueError, match="Received: 2 subgraphs"):
+        slicer.slice_model(pack(model))

@@ -20,7 +20,7 @@ demo: install
 	    --beta=1e-6 --beta=2e-6 --beta=4e-6
 	$(RUN) convert.py --model=runs/demo/beta-2e-06/model.keras --dataset=digits \
 	    --output=runs/demo/bundle --overwrite
-	$(RUN) -m epnet_tf.run --dataset=digits runs/demo/bundle
+	$(RUN) -m epnet_tf.run runs/demo/bundle examples/*.png
 
 test: install
 	$(RUN) -m pytest

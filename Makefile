@@ -32,3 +32,16 @@ lint: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+# The Android app, without a phone: see android_demo/README.md.
+.PHONY: android android-arm64 android-soak
+
+android:
+	android_demo/build.sh
+
+android-arm64:
+	android_demo/build.sh arm64
+
+# The long soak and mutation tests and the latency table, on a quiet machine.
+android-soak:
+	android_demo/build.sh soak

@@ -7,7 +7,6 @@ A thin script over `epnet_tf.convert`. The training images calibrate the quantiz
 the validation images measure the policy before and after it.
 """
 
-import keras
 from absl import flags
 
 import epnet_tf
@@ -31,7 +30,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the bundle in --outp
 def main(_) -> None:
     """Loads model and data, converts, prints what the conversion changed."""
     quantize.check_mode(_QUANTIZATION.value)
-    model = keras.saving.load_model(_MODEL.value)
+    model = cli.load_model(_MODEL.value)
     dataset = epnet_tf.load_dataset(_DATASET.value, _DATA_DIR.value, _SEED.value)
     conversion = epnet_tf.convert(
         model,

@@ -1,17 +1,19 @@
 """Trains an EPNet in two stages and reports what its policy is worth.
 
     python train.py --dataset=digits --workdir=runs/digits --beta=1e-6 --beta=2e-6
+    python train.py --dataset=digits --workdir=runs/digits --beta_range=5e-7,4e-6
 
 A thin script over `epnet_tf.training.experiment`. Run again, it resumes.
 """
 
+import math
 import os
 
 import tensorflow as tf
 from absl import flags
 
 from epnet_tf import cli
-from epnet_tf.evaluation import reports
+from epnet_tf.evaluation import curve, reports
 from epnet_tf.training import experiment
 
 _DATASET = flags.DEFINE_string(
@@ -22,7 +24,15 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder with the .npz files; default: EPNET_DATA_DIR."
 )
 _BETA = flags.DEFINE_multi_float(
-    "beta", [5e-7, 1e-6], "Cost sensitivity, percentage points per multiply-add."
+    "beta",
+    None,
+    "Cost sensitivity, percentage points per multiply-add; default: 5e-7 and 1e-6, or "
+    "both ends and the middle of --beta_range.",
+)
+_BETA_RANGE = flags.DEFINE_string(
+    "beta_range",
+    None,
+    "LOW,HIGH: one model for every β between, beside one for each --beta.",
 )
 _BACKBONE = flags.DEFINE_string("backbone", None, "resnet10, resnet12 or FILE.keras.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
@@ -55,8 +65,12 @@ _DETERMINISTIC = flags.DEFINE_bool(
 
 def main(_) -> None:
     """Runs the experiment that the flags describe and prints its table."""
-    if any(not beta >= 0 for beta in _BETA.value):
-        raise ValueError(f"Expected --beta >= 0. Received: {_BETA.value}.")
+    beta_range = _parse_range(_BETA_RANGE.value) if _BETA_RANGE.value else None
+    betas = _BETA.value or (
+        curve.curve_betas(beta_range, 3) if beta_range else (5e-7, 1e-6)
+    )
+    if any(not beta >= 0 for beta in betas):
+        raise ValueError(f"Expected --beta >= 0. Received: {betas}.")
     if _DETERMINISTIC.value:
         tf.config.experimental.enable_op_determinism()
     config = experiment.Config(
@@ -70,14 +84,30 @@ def main(_) -> None:
             weight_decay=_WEIGHT_DECAY.value,
             controller_epochs=_CONTROLLER_EPOCHS.value,
         ),
-        betas=tuple(_BETA.value),
+        betas=tuple(betas),
+        beta_range=beta_range,
         seed=_SEED.value,
         controller_seeds=_CONTROLLER_SEEDS.value,
         precision=_PRECISION.value,
     )
     metrics = experiment.run(config, _WORKDIR.value, _DATA_DIR.value)
     print(reports.table(metrics))
+    if beta_range:
+        print(curve.table(metrics))
     print(f"Models and metrics.json are in {os.path.join(_WORKDIR.value, '')}")
+
+
+def _parse_range(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not 0 < low < high < math.inf:
+        raise ValueError(
+            "Expected --beta_range=LOW,HIGH, two numbers with 0 < LOW < HIGH. "
+            f"Received: '{text}'."
+        )
+    return low, high
 
 
 if __name__ == "__main__":

@@ -3,23 +3,10 @@
 python -m epnet_tf.benchmark --bundle=DIR --model=FILE.keras --dataset=maxmin
 """
 
-import keras
 from absl import flags
 
 from epnet_tf import cli, data
 from epnet_tf.deployment import benchmark, quantize
-
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle.")
-_MODEL = flags.DEFINE_string("model", None, "The .keras file that it was made from.")
-_DATASET = flags.DEFINE_string(
-    "dataset", None, "digits, maxmin, multiscale, cifar10 or FILE.npz."
-)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
-_SEED = flags.DEFINE_integer("seed", 0, "The data set's seed that train.py was given.")
-_BETA = flags.DEFINE_float("beta", None, "For bundles whose controllers take it.")
-_ROUNDS = flags.DEFINE_integer(
-    "rounds", 100, "Rounds; each runs every contender on ten images.", lower_bound=1
-)
 
 
 def table(timings: dict[str, benchmark.Timing]) -> str:
@@ -35,19 +22,32 @@ def table(timings: dict[str, benchmark.Timing]) -> str:
 
 def main(_) -> None:
     """Loads bundle, model and data, and prints the table."""
-    model = keras.saving.load_model(_MODEL.value)
-    dataset = data.load_dataset(_DATASET.value, _DATA_DIR.value, _SEED.value)
+    given = flags.FLAGS
+    model = cli.load_model(given.model)
+    dataset = data.load_dataset(given.dataset, given.data_dir, given.seed)
     timings = benchmark.compare(
         model,
-        _BUNDLE.value,
+        given.bundle,
         quantize.calibration_sample(dataset.train.images),
         (dataset.validation.images, dataset.validation.labels),
-        _BETA.value,
-        _ROUNDS.value,
+        given.beta,
+        given.rounds,
     )
     print(table(timings))
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["bundle", "model", "dataset"])
+    flags.DEFINE_string("bundle", None, "The bundle.", required=True)
+    flags.DEFINE_string(
+        "model", None, "The .keras file that it was made from.", required=True
+    )
+    flags.DEFINE_string(
+        "dataset", None, "digits, maxmin, multiscale, cifar10, FILE.npz.", required=True
+    )
+    flags.DEFINE_string("data_dir", None, "Folder with the data sets' .npz files.")
+    flags.DEFINE_integer("seed", 0, "The data set's seed that train.py was given.")
+    flags.DEFINE_float("beta", None, "For bundles whose controllers take it.")
+    flags.DEFINE_integer(
+        "rounds", 100, "In each, every contender runs ten images.", lower_bound=1
+    )
     cli.run(main)

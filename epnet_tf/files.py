@@ -38,7 +38,8 @@ def write_whole(
     with _naming(path):
         if not overwrite and os.path.lexists(path):
             raise FileExistsError(17, "File exists", str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
         holder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-")
     with holder as hidden:
         temporary = pathlib.Path(hidden) / path.name

@@ -1,13 +1,13 @@
 """The objective: the exact expected benefit of stopping (paper, equations 1 and 4).
 
 Stopping is a Markov decision process with one stochastic part, the policy: with stop
-logits z, the probability of stopping at exit i once it is reached is p_i = sigmoid(z_i),
-and of leaving through it q_i = p_i · Π_{j<i} (1 − p_j), with p_N = 1. So the expectation
-over exits is a sum of N terms, and so is its gradient: nothing is sampled. All functions
-are pure and work in log space, because q spans hundreds of orders of magnitude.
+logits z, the probability of stopping at exit i once it is reached is p_i = sigmoid(z_i)
+(p_N = 1), and of leaving through it q_i = p_i · Π_{j<i} (1 − p_j). The expectation
+over exits is a sum of N terms, and so is its gradient: nothing is sampled. All
+functions are pure; q is made in log space, as it spans hundreds of orders of magnitude.
 """
 
-from keras import ops
+from keras import ops, random
 
 
 def log_exit_distribution(stop_logits):
@@ -104,3 +104,32 @@ def benefit(accuracy, mean_macs, beta):
         Percentage points: 100 · accuracy − β · mean_macs.
     """
     return 100.0 * accuracy - beta * mean_macs
+
+
+def reinforce_surrogate(stop_logits, correct, macs, beta, seed):
+    """What REINFORCE differentiates in place of `expected_benefit` (equation 2).
+
+    An exit is drawn for each image; log q of that exit is weighted with its benefit
+    less a baseline, the mean benefit of the batch's other images. The gradient's
+    expectation is that of `expected_benefit`; the value itself means nothing.
+
+    Args:
+        stop_logits: float [..., b, N − 1].
+        correct: bool or float [..., b, N]; whether each exit names the right class.
+        macs: float [N]; multiply-adds spent when leaving through each exit.
+        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+        seed: A seed, or a `keras.random.SeedGenerator`.
+
+    Returns:
+        float32 [..., b].
+    """
+    log_q = log_exit_distribution(stop_logits)
+    exits = log_q.shape[-1]
+    drawn = random.categorical(ops.reshape(log_q, (-1, exits)), 1, seed=seed)
+    drawn = ops.reshape(ops.one_hot(drawn[:, 0], exits), ops.shape(log_q))
+    gained = ops.sum(drawn * rewards(correct, macs, beta), axis=-1)
+    images = ops.cast(ops.shape(gained)[-1], "float32")
+    # Less the mean of the others is less the mean of all, times b / (b − 1).
+    centred = gained - ops.mean(gained, axis=-1, keepdims=True)
+    advantage = centred * images / ops.maximum(images - 1.0, 1.0)
+    return ops.sum(drawn * log_q, axis=-1) * ops.stop_gradient(advantage)

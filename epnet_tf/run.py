@@ -13,10 +13,6 @@ from PIL import Image
 from epnet_tf import cli
 from epnet_tf.deployment.runner import SegmentRunner
 
-_BETA = flags.DEFINE_float(
-    "beta", None, "Cost sensitivity, for bundles whose controllers take it."
-)
-
 
 def read_image(path: str, shape: tuple[int, ...]) -> np.ndarray:
     """Reads an image file as a model wants it.
@@ -70,9 +66,10 @@ def main(arguments: list[str]) -> None:
     images = [read_image(path, runner.manifest.input.shape[1:]) for path in paths]
     width = max(len(pathlib.Path(path).name) for path in paths)
     for path, image in zip(paths, images, strict=True):
-        line = describe(runner, image, _BETA.value)
+        line = describe(runner, image, flags.FLAGS.beta)
         print(f"{pathlib.Path(path).name:{width}s}  {line}")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_float("beta", None, "For bundles whose controllers take it.")
     cli.run(main, positional="BUNDLE IMAGE...")

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import pytest
 from conftest import BETA, BETA_RANGE
 
 import epnet_tf
-from epnet_tf.deployment import bundle, convert, slicer
+from epnet_tf.deployment import bundle, convert, flatbuffer, slicer
 
 
 def test_bundle_holds_what_its_manifest_says(epnet, int8_bundle):
@@ -100,12 +101,33 @@ def test_segments_that_differ_from_the_whole_are_noticed(float_tflite, images):
     segments = slicer.slice_model(float_tflite)
     feeds = [{"image": images[:1].astype(np.float32)}]
     convert._compare(float_tflite, segments, feeds)
-    weights = bytearray(segments[2].content)
-    middle = len(weights) // 2
-    weights[middle : middle + 400] = bytes(400)
-    segments[2] = segments[2]._replace(content=bytes(weights))
+    buffers = flatbuffer.read(segments[2].content).model.buffers
+    weights = max((b.data.tobytes() for b in buffers if b.data is not None), key=len)
+    spoilt = segments[2].content.replace(weights, bytes(len(weights)))
+    segments[2] = segments[2]._replace(content=spoilt)
     with pytest.raises(ValueError, match="logits_03"):
         convert._compare(float_tflite, segments, feeds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+@pytest.mark.parametrize("name", ["MobileNetV2", "MobileNetV3Small", "DenseNet121"])
+def test_networks_of_keras_applications(name, quantization, tmp_path):
+    backbone = getattr(keras.applications, name)(
+        input_shape=(64, 64, 3), include_top=False, weights=None
+    )
+    model = epnet_tf.EPNet(backbone, 10, exits=6, beta=1e-6)
+    images = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+    conversion = epnet_tf.convert(
+        model,
+        images,
+        tmp_path / "bundle",
+        quantization=quantization,
+        evaluation_data=(images, np.zeros(20, int)),
+    )
+    assert len(conversion.manifest.segments) == model.num_exits
+    if quantization == "none":
+        assert conversion.manifest.metrics.same_exit == 1.0
 
 
 def with_nan(images):
@@ -167,14 +189,10 @@ def test_old_bundle_survives_a_failure_and_is_replaced_by_success(
     epnet, images, labels, float_bundle, tmp_path
 ):
     path = tmp_path / "bundle"
-    path.symlink_to(float_bundle.path)
-    path.unlink()
-    path.mkdir()
-    for name in os.listdir(float_bundle.path):
-        (path / name).write_bytes((float_bundle.path / name).read_bytes())
+    shutil.copytree(float_bundle.path, path)
     old = bundle.read_manifest(path)
 
-    broken = keras.models.clone_model(epnet)
+    broken = epnet_tf.EPNet.from_config(epnet.get_config())
     broken.set_weights([np.full_like(w, np.nan) for w in epnet.get_weights()])
     with pytest.raises(ValueError, match="not finite"):
         epnet_tf.convert(broken, images, path, quantization="none", overwrite=True)

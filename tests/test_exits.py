@@ -64,7 +64,9 @@ def test_mobilenet_v2():
 
 
 def small_densenet(**kwargs):
-    return DenseNet(blocks=[2, 2, 2], weights=None, input_shape=(64, 64, 3), **kwargs)
+    return DenseNet(
+        blocks=[2, 2, 2, 2], weights=None, input_shape=(64, 64, 3), **kwargs
+    )
 
 
 def test_densenet():
@@ -101,7 +103,7 @@ def test_activation_of_every_kind():
 
     exits = epnet(functional(build)).exit_layers
     assert [exits[i] for i in (0, 1, 3, 4, 5, 6)] == ["a", "b", "d", "e", "f", "last"]
-    assert exits[2].startswith("relu")
+    assert exits[2].startswith("re")  # Keras numbers it
 
 
 def test_residual_without_activation_ends_at_the_sum():
@@ -214,7 +216,7 @@ def test_an_exit_that_does_not_lead_to_the_output():
 # Nested models and layers used several times
 
 
-def nested_backbone(**call):
+def nested_backbone():
     inner = keras.Sequential(
         [
             keras.Input((12, 12, 3)),
@@ -225,7 +227,7 @@ def nested_backbone(**call):
         name="inner",
     )
     image = keras.Input((12, 12, 3))
-    x = inner(image, **call)
+    x = inner(image)
     return keras.Model(image, conv(8, activation="relu", name="last")(x))
 
 
@@ -254,9 +256,10 @@ def test_a_nested_model_with_two_inputs():
     assert model.exit_layers == ("fused", "last")
 
 
-def test_a_nested_model_called_for_inference_stays_so():
-    # The idiom of fine-tuning: base(x, training=False) keeps its statistics.
-    model = epnet(nested_backbone(training=False))
+def test_a_frozen_nested_model_stays_frozen():
+    backbone = nested_backbone()
+    backbone.get_layer("inner").trainable = False
+    model = epnet(backbone)
     before = model.get_layer("inner_bn").moving_mean.numpy()
     model(np.random.default_rng(0).random((4, 12, 12, 3)), training=True)
     assert np.array_equal(before, model.get_layer("inner_bn").moving_mean.numpy())
@@ -371,7 +374,9 @@ def test_sigmoid_head():
     message = error_of(classifying(layers.Dense(3, activation="sigmoid")))
     assert "activation sigmoid" in message
     message = error_of(classifying(layers.Dense(3), layers.Activation("sigmoid")))
-    assert "sigmoid" in message.lower() or "Activation" in message
+    assert "activation sigmoid" in message
+    message = error_of(classifying(layers.Dense(3), layers.ReLU()))
+    assert "activation ReLU" in message
 
 
 def test_softmax_over_something_else():

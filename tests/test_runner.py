@@ -1,7 +1,8 @@
 """The runner: right answers, real stops, and one sentence for whatever is wrong."""
 
 import json
-import os
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 
 import epnet_tf
 from epnet_tf import benchmark as benchmark_command
+from epnet_tf import run
 from epnet_tf.deployment import benchmark
 
 
@@ -96,7 +98,7 @@ def test_beta_is_given_with_each_call(epnet_with_beta, beta_bundle, images):
 @pytest.mark.parametrize("beta", [None, 1e-7, 1.0, np.nan])
 def test_beta_out_of_range_is_refused(beta_bundle, images, beta):
     runner = epnet_tf.SegmentRunner(beta_bundle.path)
-    with pytest.raises(ValueError, match="beta from 1e-06 to 0.0001"):
+    with pytest.raises(ValueError, match=r"beta from 1e-06 to 0\.0001"):
         runner.predict(images, beta)
 
 
@@ -174,50 +176,46 @@ def test_unknown_keys_in_the_manifest_are_passed_over(copied, images):
     epnet_tf.SegmentRunner(copied).predict(images[:1])
 
 
-def run_command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "epnet_tf.run", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=os.path.dirname(os.path.dirname(__file__)),
-    )
-
-
-def test_command_classifies_files(int8_bundle, images, tmp_path):
+def test_command_reads_files_as_the_model_wants_them(images, tmp_path):
     Image.fromarray(images[0, ..., 0]).save(tmp_path / "gray.png")
-    Image.fromarray(images[1].repeat(3, axis=-1)).resize((40, 30)).save(
-        tmp_path / "colour.png"
-    )
-    result = run_command(
-        int8_bundle.path, tmp_path / "gray.png", tmp_path / "colour.png"
-    )
-    assert result.returncode == 0, result.stderr
-    first, second = result.stdout.splitlines()
-    answer = epnet_tf.SegmentRunner(int8_bundle.path).predict(images[:1])
-    assert first.split()[:2] == [
-        "gray.png",
-        int8_bundle.manifest.labels[answer.label[0]],
-    ]
-    assert f"exit {answer.exit[0]}/4" in first
-    assert "M MACs" in first and "% of full" in first and first.endswith(" ms")
-    assert second.startswith("colour.png")
+    read = run.read_image(tmp_path / "gray.png", (16, 16, 1))
+    np.testing.assert_array_equal(read, images[0])
+    colour = run.read_image(tmp_path / "gray.png", (8, 20, 3))
+    assert colour.shape == (8, 20, 3)
+    np.testing.assert_array_equal(colour[..., 0], colour[..., 2])
 
 
-def test_command_ends_bad_input_in_one_sentence(int8_bundle, tmp_path):
+def test_command_tells_label_exit_and_cost(int8_bundle, images):
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    answer = runner.predict(images[:1])
+    line = run.describe(runner, images[0], beta=None)
+    pattern = (
+        rf"{runner.manifest.labels[answer.label[0]]} +\d+\.\d%  exit {answer.exit[0]}/4"
+        r"  0\.\d\d M MACs  \d+% of full  \d+\.\d\d ms"
+    )
+    assert re.fullmatch(pattern, line)
+
+
+def test_command(int8_bundle, images, tmp_path):
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "a.png")
     (tmp_path / "no.png").write_text("no image")
-    result = run_command(int8_bundle.path, tmp_path / "no.png")
-    assert result.returncode == 1
-    assert result.stdout == ""
-    last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: cannot identify image file")
-    assert "Traceback" not in result.stderr
-
-
-def test_command_wants_images(int8_bundle):
-    result = run_command(int8_bundle.path)
-    assert result.returncode == 2
-    assert "error: expected BUNDLE IMAGE..." in result.stderr
+    command = [sys.executable, "-m", "epnet_tf.run", str(int8_bundle.path)]
+    for names, code in ((["a.png"], 0), (["a.png", "no.png"], 1)):
+        result = subprocess.run(
+            [*command, *(str(tmp_path / name) for name in names)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=pathlib.Path(__file__).parent.parent,
+        )
+        assert result.returncode == code
+        if code == 0:
+            assert result.stdout.startswith("a.png")
+        else:
+            assert result.stdout == ""
+            last = result.stderr.splitlines()[-1]
+            assert last.startswith("error: cannot identify image file")
+            assert "Traceback" not in result.stderr
 
 
 def test_benchmark_times_every_contender(epnet, int8_bundle, images, labels):

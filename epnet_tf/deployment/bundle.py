@@ -5,12 +5,11 @@ import hashlib
 import json
 import os
 import pathlib
-import types
-import typing
 from collections.abc import Sequence
 
 import numpy as np
 
+from epnet_tf.deployment import typed_json
 from epnet_tf.deployment.slicer import Segment
 
 MANIFEST = "epnet.json"
@@ -228,7 +227,7 @@ def segment_entries(
 
 def write_manifest(manifest: Manifest, folder: str | os.PathLike) -> None:
     """Writes `epnet.json` into a folder."""
-    text = json.dumps(_encode(manifest), indent=2, ensure_ascii=False)
+    text = json.dumps(typed_json.encode(manifest), indent=2, ensure_ascii=False)
     (pathlib.Path(folder) / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
@@ -260,7 +259,7 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
             f"Expected a bundle of version {VERSION}. "
             f"Received: version {content.get('version')} in {path}"
         )
-    manifest = _decode(Manifest, content, MANIFEST)
+    manifest = typed_json.decode(Manifest, content, MANIFEST)
     _check(manifest, path)
     return manifest
 
@@ -316,57 +315,3 @@ def _check(manifest: Manifest, path: pathlib.Path) -> None:
         problem = f"its input has shape {list(manifest.input.shape)}"
     if problem:
         raise ValueError(f"{path} cannot be used: {problem}.")
-
-
-def _encode(value):
-    """Dataclasses as dicts; optional fields that are None are left out."""
-    if dataclasses.is_dataclass(value):
-        pairs = {f.name: (f, getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {
-            name: _encode(content)
-            for name, (field, content) in pairs.items()
-            if content is not None or field.default is dataclasses.MISSING
-        }
-    if isinstance(value, tuple):
-        return [_encode(item) for item in value]
-    return value
-
-
-def _decode(kind, value, where: str):
-    """The inverse of `_encode`, checked against the type hints.
-
-    Args:
-        kind: A dataclass, a tuple type, an optional type, or str, int or float.
-        value: From JSON.
-        where: What the value is called in messages.
-
-    Raises:
-        ValueError: If the value is not of that kind.
-    """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        return None if value is None else _decode(arguments[0], value, where)
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return _decode_fields(kind, value, where)
-    if origin is tuple and isinstance(value, list):
-        if arguments[-1] is ... or len(arguments) == len(value):
-            items = enumerate(value)
-            return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in items)
-    if kind is float and isinstance(value, int | float):
-        return float(value)
-    if isinstance(value, bool) or kind not in (int, str) or not isinstance(value, kind):
-        raise ValueError(f"{where} is not as expected. Received: {value!r:.80}")
-    return value
-
-
-def _decode_fields(kind, value: dict, where: str):
-    hints = typing.get_type_hints(kind)
-    decoded = {}
-    for field in dataclasses.fields(kind):
-        if field.name in value:
-            decoded[field.name] = _decode(
-                hints[field.name], value[field.name], f"{where}: {field.name}"
-            )
-        elif field.default is dataclasses.MISSING:
-            raise ValueError(f"{where}: {field.name} is missing.")
-    return kind(**decoded)

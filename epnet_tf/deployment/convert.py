@@ -149,11 +149,8 @@ def _describe(
         raise ValueError(
             f"Expected an epnet_tf.EPNet. Received: {type(model).__name__}"
         )
-    if model.beta is None and model.beta_range is None:
-        raise ValueError(
-            "Expected a model whose controllers are trained. "
-            f"Received: '{model.name}' with beta=None."
-        )
+    beta = _typical_beta(model)
+    span = model.beta_range
     labels = [str(c) for c in range(model.num_classes)] if labels is None else labels
     if len(labels) != model.num_classes:
         raise ValueError(
@@ -170,8 +167,8 @@ def _describe(
         policy=bundle.Policy(
             "controller",
             threshold=0.0,
-            beta=None if model.beta_range else _typical_beta(model),
-            beta_range=model.beta_range,
+            beta=None if span else beta,
+            beta_range=(span[0], span[1]) if span else None,
         ),
         full_macs=model.exit_costs.full,
         segments=(),
@@ -206,6 +203,11 @@ def _typical_beta(model: EPNet) -> float:
     """The β that the policy is for; the middle, on a logarithmic scale, of a range."""
     if model.beta_range:
         return float(np.sqrt(np.prod(model.beta_range)))
+    if model.beta is None:
+        raise ValueError(
+            "Expected a model whose controllers are trained. "
+            f"Received: '{model.name}' with beta=None."
+        )
     return float(model.beta)
 
 

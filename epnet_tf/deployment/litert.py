@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,10 +24,12 @@ def to_tflite(model: keras.Model) -> bytes:
         The .tflite model; its signature has the inputs' and outputs' names.
 
     Raises:
-        ValueError: If a layer computes in another precision.
+        ValueError: If a layer computes in another precision, or something that
+            TensorFlow Lite cannot.
     """
     # Imported here, because whoever only runs segments does not need it.
     import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
 
     other = {n.compute_dtype for n in model.layers} - {"float32"}
     if other:
@@ -50,7 +53,14 @@ def to_tflite(model: keras.Model) -> bytes:
     variables = tf.Module()
     variables.shown = [weight.value for weight in model.weights]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], variables)
-    return converter.convert()
+    try:
+        return converter.convert()
+    except ConverterError as error:
+        missing = re.search("(?:Custom|Flex) ops: (.*)", str(error))
+        raise ValueError(
+            "Expected a model of operations that TensorFlow Lite has. Received: "
+            + (missing[1] if missing else str(error).splitlines()[0])
+        ) from error
 
 
 class LiteRTModel:

@@ -7,14 +7,17 @@ sliced; `MODES` lists them by the name that `convert.py --quantization` takes.
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from litert_quantizer import recipe
 from litert_quantizer.algorithm_manager import AlgorithmName
-from litert_quantizer.calibrator import CalibrationMode
-from litert_quantizer.qtyping import QuantGranularity, TFLOperationName
+from litert_quantizer.calibrator import CalibrationMode, Calibrator
+from litert_quantizer.qtyping import QuantGranularity
+from litert_quantizer.qtyping import TFLOperationName as Operation
 from litert_quantizer.quantizer import Quantizer
+from litert_quantizer.recipe_manager import RecipeManager
+from litert_quantizer.utils import qsv_utils
 
 from epnet_tf.deployment import flatbuffer
 from epnet_tf.deployment.flatbuffer import Graph
@@ -67,27 +70,25 @@ def head_operators(graph: Graph) -> set[int]:
     """Finds the classifier and controller heads: all that follows pooled features.
 
     An operator belongs to a head if all it reads is flat ([1, n]; constants aside) and
-    all that reads its outputs belongs to a head too. So the dense layers of a
-    squeeze-and-excitation block, which lead back into feature maps, do not.
+    the last exit's logits do not depend on it. So the dense layers of the main branch,
+    as in squeeze-and-excitation blocks, do not; of what leads to the last logits, only
+    the operator that makes them does.
 
     Args:
-        graph: The whole model's graph.
+        graph: The whole model's graph; its outputs are named as by `EPNet`.
 
     Returns:
         The operators of the heads.
     """
-    readers: dict[int, list[int]] = {}
-    for index in range(len(graph.operators)):
-        for tensor in graph.variable_inputs(index):
-            readers.setdefault(tensor, []).append(index)
-    heads: set[int] = set()
-    for index in reversed(range(len(graph.operators))):
-        reads = graph.variable_inputs(index)
-        makes = graph.operators[index].outputs
-        flat = all(len(graph.tensors[t].shape) <= 2 for t in reads)
-        if flat and all(r in heads for t in makes for r in readers.get(t, ())):
-            heads.add(index)
-    return heads
+    logits = [name for name in graph.outputs if name.startswith("logits_")]
+    last_logits = graph.outputs[max(logits, key=lambda name: int(name[7:]))]
+    main_branch = graph.ancestors([last_logits]) - {graph.producers[last_logits]}
+    return {
+        index
+        for index in range(len(graph.operators))
+        if index not in main_branch
+        and all(len(graph.tensors[t].shape) <= 2 for t in graph.variable_inputs(index))
+    }
 
 
 def _none(model: bytes, calibration: Calibration) -> bytes:
@@ -100,28 +101,44 @@ def _int8(model: bytes, calibration: Calibration) -> bytes:
     An int8 softmax has steps of 1/256, just where confidence matters, and the heads
     are a thousandth of the work.
     """
-    quantizer = Quantizer(model, recipe.static_wi8_ai8())
+    recipe = RecipeManager()
+    recipe.add_static_config(".*", Operation.ALL_SUPPORTED, 8, 8)
     # TFLite 2.16.1 rounds dense layers that are quantized per channel differently.
-    quantizer.add_static_config(
-        ".*", TFLOperationName.FULLY_CONNECTED, 8, 8, QuantGranularity.TENSORWISE
+    recipe.add_static_config(
+        ".*", Operation.FULLY_CONNECTED, 8, 8, QuantGranularity.TENSORWISE
     )
     for scope, operation in (
-        (".*", TFLOperationName.INPUT),
-        (".*", TFLOperationName.OUTPUT),
-        (_heads_pattern(model), TFLOperationName.ALL_SUPPORTED),
+        (".*", Operation.INPUT),
+        (".*", Operation.OUTPUT),
+        (_heads_pattern(model), Operation.ALL_SUPPORTED),
     ):
-        quantizer.update_quantization_recipe(
+        recipe.add_quantization_config(
             scope, operation, algorithm_key=AlgorithmName.NO_QUANTIZE
         )
+    return _quantize_static(model, recipe, calibration)
+
+
+def _quantize_static(
+    model: bytes, recipe: RecipeManager, calibration: Calibration
+) -> bytes:
+    """Quantizes by a recipe, with the ranges that activations have on some images."""
+    quantizer = Quantizer(model, recipe.get_quantization_recipe())
     # The quantizer shows several progress bars and warnings of its own insides.
-    with contextlib.redirect_stderr(io.StringIO()):
-        ranges = quantizer.calibrate(
-            {flatbuffer.SIGNATURE: calibration},
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        calibrator = Calibrator(
+            model,
             num_threads=1,
             # The same ranges as by default, in a seventh of the time.
             mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
+            # By default, ranges are a moving average, and what is brighter than the
+            # average image is cut off.
+            qsv_update_func=qsv_utils.min_max_update,
         )
-        result = quantizer.quantize(ranges, enable_progress_report=False)
+        calibrator.calibrate({flatbuffer.SIGNATURE: calibration}, recipe)
+        result = quantizer.quantize(
+            calibrator.get_model_qsvs(), enable_progress_report=False
+        )
     return bytes(result.quantized_model)
 
 

@@ -46,26 +46,26 @@ def slice_model(content: bytes) -> list[Segment]:
             the exits before it have not computed.
     """
     graph = flatbuffer.read(content)
-    exits = _exits(graph)
-    stages = _stages(graph, exits)
+    outputs = _exits(graph)
+    stages = _stages(graph, outputs)
     made = [{t for o in stage for t in graph.operators[o].outputs} for stage in stages]
     read = [
-        (_read(graph, stage, outputs.values()) & graph.variable) - own
-        for stage, outputs, own in zip(stages, exits, made, strict=True)
+        (_read(graph, stage, own_outputs.values()) & graph.variable) - own
+        for stage, own_outputs, own in zip(stages, outputs, made, strict=True)
     ]
     names = {
         tensor: name for name, tensor in [*graph.inputs.items(), *graph.outputs.items()]
     }
     segments = []
-    for k, (stage, outputs) in enumerate(zip(stages, exits, strict=True)):
+    for k, (stage, own_outputs) in enumerate(zip(stages, outputs, strict=True)):
         later = set().union(*read[k + 1 :])
         crossing = sorted(
-            made[k] & later - set(outputs.values()), key=graph.producers.__getitem__
+            made[k] & later - set(own_outputs.values()), key=graph.producers.__getitem__
         )
         for number, tensor in enumerate(crossing, start=1):
             names.setdefault(tensor, f"features_{k + 1:02d}_{number}")
         segment_inputs = dict(sorted((names[t], t) for t in read[k]))
-        segment_outputs = outputs | {names[t]: t for t in crossing}
+        segment_outputs = own_outputs | {names[t]: t for t in crossing}
         segments.append(
             Segment(
                 flatbuffer.extract(graph, stage, segment_inputs, segment_outputs),
@@ -97,7 +97,7 @@ def _exits(graph: Graph) -> list[dict[str, int]]:
     return [{name: graph.outputs[name] for name in names} for names in wanted]
 
 
-def _stages(graph: Graph, exits: list[dict[str, int]]) -> list[set[int]]:
+def _stages(graph: Graph, outputs: list[dict[str, int]]) -> list[set[int]]:
     """The operators of each segment.
 
     Operators that the image does not reach are put into every segment that needs what
@@ -107,8 +107,8 @@ def _stages(graph: Graph, exits: list[dict[str, int]]) -> list[set[int]]:
     follows_image = graph.dependents(image)
     stages: list[set[int]] = []
     done: set[int] = set()
-    for number, outputs in enumerate(exits, start=1):
-        needed = graph.ancestors(outputs.values())
+    for number, own_outputs in enumerate(outputs, start=1):
+        needed = graph.ancestors(own_outputs.values())
         new = {
             o
             for o in needed - done
@@ -120,7 +120,7 @@ def _stages(graph: Graph, exits: list[dict[str, int]]) -> list[set[int]]:
                 "computed. Received: exits in an order in which they cannot run."
             )
         done |= new
-        apart = _read(graph, new, outputs.values()) - follows_image
+        apart = _read(graph, new, own_outputs.values()) - follows_image
         stages.append(new | graph.ancestors(apart))
     return stages
 

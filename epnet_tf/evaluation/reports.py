@@ -110,7 +110,12 @@ def _verdict(metrics: dict, i: int, learned: dict) -> str:
     others = {
         k: v[i]["benefit"] for k, v in metrics["policies"].items() if k != "epnet"
     }
+    dedicated = others.pop("epnet-dedicated", None)
     best = max(others, key=lambda name: others[name])
     gap = learned["benefit"] - others[best]
     word = "wins" if gap >= 0 else "LOSES"
-    return f"{'':10}epnet {word} against {best} by {abs(gap):.2f} points\n"
+    line = f"{'':10}epnet {word} against {best} by {abs(gap):.2f} points\n"
+    if dedicated is not None:
+        gap = learned["benefit"] - dedicated
+        line += f"{'':10}one model for the range against this β alone: {gap:+.2f}\n"
+    return line

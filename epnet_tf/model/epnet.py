@@ -1,5 +1,6 @@
 """EPNet: a Keras model with an exit after every convolution and controllers."""
 
+import copy
 import functools
 from collections.abc import Mapping, Sequence
 
@@ -65,7 +66,7 @@ class EPNet(keras.Model):
         self,
         backbone: keras.Model,
         num_classes: int,
-        exits: None | int | Sequence[str] = None,
+        exits: int | Sequence[str] | None = None,
         controller: Controller | None = None,
         preprocessing: keras.layers.Layer | None = None,
         beta: float | None = None,
@@ -221,7 +222,7 @@ class EPNet(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Makes the model from `get_config`'s answer."""
-        config = dict(config)
+        config = copy.deepcopy(config)  # Keras empties what it deserializes.
         for key in ("backbone", "controller", "preprocessing"):
             config[key] = keras.saving.deserialize_keras_object(
                 config[key], custom_objects=custom_objects
@@ -233,9 +234,9 @@ def _check(backbone, num_classes, beta, beta_range):
     shape = getattr(backbone, "input_shape", None)
     if not (graph.is_graph(backbone) and isinstance(shape, tuple) and len(shape) == 4):
         raise ValueError(
-            "Expected as backbone a built functional or Sequential keras.Model with one "
-            f"input [batch, height, width, channels]. Received: {type(backbone).__name__}"
-            f" with input shape {shape}."
+            "Expected as backbone a built functional or Sequential keras.Model with "
+            "one input [batch, height, width, channels]. Received: "
+            f"{type(backbone).__name__} with input shape {shape}."
         )
     if len(backbone.outputs) != 1:
         raise ValueError(
@@ -291,12 +292,12 @@ def _split_classifier(output, num_classes):
         or not (linear or layer.activation is keras.activations.softmax)
         or not (follows is None or softmax_follows)
     ):
-        activation = keras.activations.serialize(layer.activation)
+        activation = getattr(follows or layer, "activation", follows)
+        activation = getattr(activation, "__name__", type(activation).__name__)
         raise ValueError(
             f"Expected the backbone's last layer to be a linear or softmax Dense of "
             f"{num_classes} units, or no Dense at all (a headless backbone). Received: "
-            f"'{layer.name}' with {layer.units} units and activation "
-            f"{follows.name if follows else activation}."
+            f"'{layer.name}' with {layer.units} units and activation {activation}."
         )
     features = node.input_tensors[0]
     # A pooling layer before the classifier is the exit's own pooling.
@@ -307,9 +308,8 @@ def _split_classifier(output, num_classes):
 
 
 def _is_softmax(operation) -> bool:
-    return (
-        isinstance(operation, layers.Softmax)
-        or type(operation).__name__ == "Softmax"
-        or getattr(operation, "activation", None) is keras.activations.softmax
-        and not isinstance(operation, layers.Dense)
-    )
+    # The layer, or the operation that `keras.ops.softmax` leaves.
+    if type(operation).__name__ == "Softmax":
+        return True
+    activation = isinstance(operation, layers.Activation) and operation.activation
+    return activation is keras.activations.softmax

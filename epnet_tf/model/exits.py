@@ -25,10 +25,11 @@ _ACTIVATION_LAYERS = (
     layers.PReLU,
     layers.ReLU,
 )
-# `keras.activations` and `keras.ops` called on symbolic tensors leave such operations.
+# `keras.activations` and `keras.ops` called on symbolic tensors leave such operations
+# (lower case: the former's are `ReLU`, the latter's `Relu`).
 _ACTIVATION_OPERATIONS = {
-    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "HardSilu", "Swish"),
-    *("HardSwish", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Mish"),
+    *("relu", "relu6", "leakyrelu", "elu", "celu", "selu", "gelu", "silu", "hardsilu"),
+    *("sigmoid", "hardsigmoid", "tanh", "hardtanh", "softplus", "softsign", "mish"),
 }
 _NORMALIZATIONS = (
     layers.BatchNormalization,
@@ -55,7 +56,7 @@ class Exit:
 
 def place_exits(
     features: keras.KerasTensor,
-    exits: None | int | Sequence[str],
+    exits: int | Sequence[str] | None,
     head_cost: Callable[[keras.KerasTensor], int],
     classifier_macs: int,
     layer_macs=None,
@@ -117,8 +118,8 @@ def _after_convolutions(nodes, features) -> list[Exit]:
 def _activation_of(node, consumers):
     """Follows a convolution to its activation, or as far as it has its own path.
 
-    Goes through normalization and dropout and on into an addition or concatenation as long
-    as nothing else reads what is passed on the way.
+    Goes through normalization and dropout and on into an addition or concatenation as
+    long as nothing else reads what is passed on the way.
     """
     activation = getattr(node.operation, "activation", None)
     if activation not in (None, keras.activations.linear):
@@ -140,7 +141,7 @@ def is_activation(operation) -> bool:
     """Whether an operation of a graph is an activation, as a layer or a function."""
     return (
         isinstance(operation, _ACTIVATION_LAYERS)
-        or type(operation).__name__ in _ACTIVATION_OPERATIONS
+        or type(operation).__name__.lower() in _ACTIVATION_OPERATIONS
     )
 
 
@@ -155,8 +156,8 @@ def _worth_their_heads(candidates, reached, head_cost, total) -> list[Exit]:
         )
         if own > way:
             logging.info(
-                "No exit after '%s': its classifier and controller take %d MACs, the "
-                "layers up to the next exit %d.",
+                "No exit after '%s': its classifier and controller take %d MACs, "
+                "the layers up to the next exit %d.",
                 candidate.layer,
                 own,
                 way,

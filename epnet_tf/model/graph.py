@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import keras
 
 
-def inline(model: keras.Model, inputs, training: bool | None = None):
+def inline(model: keras.Model, inputs):
     """Applies a model to new inputs, with every model nested in it laid open.
 
     The layers are the model's own (weights are shared); only the graph is new.
@@ -13,8 +13,6 @@ def inline(model: keras.Model, inputs, training: bool | None = None):
     Args:
         model: A functional or Sequential model.
         inputs: One symbolic tensor.
-        training: The mode in which its layers are called for good, as in
-            `base(x, training=False)` for fine-tuning; None leaves it open.
 
     Returns:
         The symbolic output, reached through layers that are no models themselves.
@@ -22,9 +20,7 @@ def inline(model: keras.Model, inputs, training: bool | None = None):
 
     def call(operation, *args, **kwargs):
         if is_graph(operation):
-            return inline(operation, args[0], kwargs.get("training", training))
-        if training is not None and operation._call_has_training_arg:
-            kwargs["training"] = training
+            return inline(operation, args[0])
         return operation(*args, **kwargs)
 
     if isinstance(model, keras.Sequential):

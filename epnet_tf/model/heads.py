@@ -21,6 +21,7 @@ class ConfidenceFeatures(layers.Layer):
     """
 
     def call(self, inputs):
+        """Features [b, 5] of logits [b, classes]."""
         log_p = ops.log_softmax(inputs)
         p = ops.exp(log_p)
         log_first = ops.max(log_p, axis=-1, keepdims=True)
@@ -39,6 +40,7 @@ class ConfidenceFeatures(layers.Layer):
         )
 
     def compute_output_shape(self, input_shape):
+        """[b, 5]."""
         return (*input_shape[:-1], 5)
 
 
@@ -55,13 +57,16 @@ class ScaledLogBeta(layers.Layer):
         self.beta_range = tuple(float(beta) for beta in beta_range)
 
     def call(self, inputs):
+        """β [b, 1] to its place in the range [b, 1], −1 to 1."""
         low, high = (math.log(beta) for beta in self.beta_range)
         return (2.0 * ops.log(inputs) - (low + high)) / (high - low)
 
     def compute_output_shape(self, input_shape):
+        """As the input's."""
         return input_shape
 
     def get_config(self):
+        """The constructor's arguments."""
         return super().get_config() | {"beta_range": self.beta_range}
 
 
@@ -153,7 +158,8 @@ class PaperController:
             x = _fc_bn_relu(x, units, f"f_in_{i}")
         parts = [x, logits] if self.f_in else [logits]
         if beta_range:
-            parts.append(_float32(ScaledLogBeta, beta_range, name="beta")(inputs[2]))
+            scaled = _float32(ScaledLogBeta, beta_range, name="beta_scaling")
+            parts.append(scaled(inputs[2]))
         x = _float32(layers.Concatenate, name="state")(parts) if parts[1:] else logits
         for i, units in enumerate(self.f_cat[:-1], start=1):
             x = _fc_bn_relu(x, units, f"f_cat_{i}")

@@ -5,23 +5,45 @@ is a function of a few lines that returns a `Policy`; rules with parameters are 
 validation states by the function that makes them.
 """
 
-from epnet_tf.policies.learned import epnet, stop_logits
-from epnet_tf.policies.policy import Policy, Score, score
+from epnet_tf.policies.backward_induction import backward_induction
+from epnet_tf.policies.learned import (
+    controller_weights,
+    epnet,
+    epnet_matched,
+    stop_logits,
+)
+from epnet_tf.policies.policy import Policy, Score, score, score_exits
 from epnet_tf.policies.rules import (
+    branchynet,
+    branchynet_oracle,
+    branchynet_tuned,
+    hindsight,
     resnet,
     softmax_gate,
+    softmax_gate_oracle,
     softmax_gate_tuned,
+    softmax_per_exit,
     static,
 )
 
 __all__ = [
     "Policy",
     "Score",
+    "backward_induction",
+    "branchynet",
+    "branchynet_oracle",
+    "branchynet_tuned",
+    "controller_weights",
     "epnet",
+    "epnet_matched",
+    "hindsight",
     "resnet",
     "score",
+    "score_exits",
     "softmax_gate",
+    "softmax_gate_oracle",
     "softmax_gate_tuned",
+    "softmax_per_exit",
     "static",
     "stop_logits",
 ]

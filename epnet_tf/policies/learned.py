@@ -1,5 +1,7 @@
 """The learned policy: controllers that decide on exit states."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -7,25 +9,75 @@ from epnet_tf import objective
 from epnet_tf.policies.policy import Policy
 from epnet_tf.training.states import ExitStates
 
+# The values of a controller's trainable and other variables, for each exit.
+ControllerWeights = Sequence[tuple[list[np.ndarray], list[np.ndarray]]]
 
-def epnet(model: keras.Model, beta: float | None = None) -> Policy:
+
+def epnet(
+    model: keras.Model,
+    beta: float | None = None,
+    weights: ControllerWeights | None = None,
+    threshold: float = 0.0,
+    name: str = "epnet",
+) -> Policy:
     """The controllers of an EPNet: leave where the first stop logit is above 0.
 
     Args:
         model: The `EPNet`, read when the policy decides.
         beta: Cost sensitivity, for a model with `beta_range`.
+        weights: As from `controller_weights`; None for those that the model has when
+            the policy decides.
+        threshold: Stop logit above which to leave; 0 is probability ½.
+        name: Name of the policy.
     """
-    return Policy(
-        "epnet",
-        lambda states: (
-            np.asarray(objective.first_stop(stop_logits(model, states, beta))) + 1
-        ),
-        model.exit_costs.with_controllers,
-    )
+
+    def decide(states: ExitStates) -> np.ndarray:
+        stops = stop_logits(model, states, beta, weights)
+        return np.asarray(objective.first_stop(stops, threshold)) + 1
+
+    return Policy(name, decide, model.exit_costs.with_controllers)
+
+
+def epnet_matched(
+    model: keras.Model,
+    weights: ControllerWeights,
+    validation: ExitStates,
+    mean_macs: float,
+) -> Policy:
+    """An EPNet's controllers with the threshold that spends about so many MACs.
+
+    Args:
+        model: The `EPNet`.
+        weights: As from `controller_weights`.
+        validation: States of held-out images.
+        mean_macs: What an image may cost on average.
+    """
+    stops = stop_logits(model, validation, None, weights)
+    macs = model.exit_costs.with_controllers
+    low, high = float(stops.min()), float(stops.max())
+    for _ in range(30):  # The higher the threshold, the more is spent.
+        middle = (low + high) / 2
+        spent = macs[np.asarray(objective.first_stop(stops, middle))].mean()
+        low, high = (middle, high) if spent <= mean_macs else (low, middle)
+    return epnet(model, None, weights, low)
+
+
+def controller_weights(model: keras.Model) -> ControllerWeights:
+    """The values of all controllers' variables, as they are now."""
+    return [
+        (
+            [v.numpy() for v in controller.trainable_variables],
+            [v.numpy() for v in controller.non_trainable_variables],
+        )
+        for controller in _controllers(model)
+    ]
 
 
 def stop_logits(
-    model: keras.Model, states: ExitStates, beta: float | None = None
+    model: keras.Model,
+    states: ExitStates,
+    beta: float | None = None,
+    weights: ControllerWeights | None = None,
 ) -> np.ndarray:
     """What the controllers say of exit states.
 
@@ -33,15 +85,28 @@ def stop_logits(
         model: The `EPNet`.
         states: States of n images.
         beta: Cost sensitivity, for a model with `beta_range`.
+        weights: As from `controller_weights`; None for those that the model has.
 
     Returns:
         Stop logits, float32 [n, N − 1].
     """
     inputs = [] if beta is None else [np.full([len(states), 1], beta, "float32")]
-    stops = [
-        model.get_layer(f"controller_{i:02d}")(
-            [pooled, states.logits[:, i - 1], *inputs]
+    stops = []
+    for i, controller in enumerate(_controllers(model)):
+        trainable, other = (
+            weights[i]
+            if weights
+            else (controller.trainable_variables, controller.non_trainable_variables)
         )
-        for i, pooled in enumerate(states.pooled, start=1)
-    ]
-    return np.concatenate([np.asarray(stop) for stop in stops], axis=1)
+        stop, _ = controller.stateless_call(
+            trainable,
+            other,
+            [states.pooled[i], states.logits[:, i], *inputs],
+            training=False,
+        )
+        stops.append(np.asarray(stop))
+    return np.concatenate(stops, axis=1)
+
+
+def _controllers(model: keras.Model) -> list[keras.Model]:
+    return [model.get_layer(f"controller_{i:02d}") for i in range(1, model.num_exits)]

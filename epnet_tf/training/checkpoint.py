@@ -41,5 +41,6 @@ class Checkpoint(keras.callbacks.Callback):
         return -(-int(model.optimizer.iterations) // self.steps_per_epoch)
 
     def on_epoch_end(self, epoch, logs=None):
+        """Writes the file."""
         with write_whole(self.path) as path:
             self.model.save_weights(path)

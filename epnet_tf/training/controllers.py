@@ -35,7 +35,8 @@ class ControllerTrainer(ExitTrainer):
     def __init__(
         self, model: keras.Model, beta: float | None = None, seed: int = 0, **kwargs
     ):
-        super().__init__(model, **kwargs)
+        # Controllers are in float32 in every precision, and so are their inputs and β.
+        super().__init__(model, dtype="float32", **kwargs)
         if model.num_exits < 2:
             raise ValueError("Expected a model with 2 exits or more. Received: 1 exit.")
         if (beta is None) != (model.beta_range is not None):
@@ -49,10 +50,10 @@ class ControllerTrainer(ExitTrainer):
         self.macs = tuple(float(m) for m in model.exit_costs.with_controllers)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        if model.beta_range is None:
+        report_at: dict[str, float | None] = {"": None}
+        if beta is not None:
             self.beta = self.add_weight((), trainable=False, name="beta")
             self.set_beta(beta)
-            report_at = {"": None}
         else:
             low, high = model.beta_range
             report_at = {f"_{b:.1e}": b for b in (low, math.sqrt(low * high), high)}
@@ -135,8 +136,7 @@ class ControllerTrainer(ExitTrainer):
         shape = (ops.shape(logits)[0], 1)
         if self.model.beta_range is None:
             return ops.broadcast_to(self.beta, shape)
-        low, high = (math.log(beta) for beta in self.model.beta_range)
-        return ops.exp(keras.random.uniform(shape, low, high, seed=self.seed_generator))
+        return draw_betas(shape[0], self.model.beta_range, self.seed_generator)
 
     def _stops(self, states, beta, training):
         inputs = [beta] if self.model.beta_range else []
@@ -148,3 +148,18 @@ class ControllerTrainer(ExitTrainer):
             for i, controller in enumerate(self.controllers, start=1)
         ]
         return ops.concatenate(stops, axis=-1)
+
+
+def draw_betas(count, beta_range: tuple[float, float], seed_generator):
+    """Draws a β for each image, log-uniformly.
+
+    Args:
+        count: Number of images b.
+        beta_range: Lowest and highest cost sensitivity, percentage points per MAC.
+        seed_generator: A `keras.random.SeedGenerator`.
+
+    Returns:
+        float32 [b, 1].
+    """
+    low, high = (math.log(beta) for beta in beta_range)
+    return ops.exp(keras.random.uniform((count, 1), low, high, seed=seed_generator))

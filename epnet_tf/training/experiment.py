@@ -1,6 +1,5 @@
 """An experiment: both stages on one data set, in one folder, from one configuration."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -8,87 +7,28 @@ import pathlib
 import keras
 
 from epnet_tf import data, policies
-from epnet_tf.evaluation import figures, reports
+from epnet_tf.evaluation import curve, figures
 from epnet_tf.files import write_whole
 from epnet_tf.model import BACKBONES, EPNet
+from epnet_tf.training import stage_two
 from epnet_tf.training.checkpoint import Checkpoint
 from epnet_tf.training.classifiers import ClassifierTrainer
-from epnet_tf.training.states import ExitStates, compute_states
-from epnet_tf.training.sweep import train_controllers
+from epnet_tf.training.config import Config, Schedule, schedule_for
+from epnet_tf.training.stage_two import model_file, range_file
+from epnet_tf.training.states import compute_states
 
+__all__ = [
+    "Config",
+    "Schedule",
+    "build_model",
+    "model_file",
+    "run",
+    "schedule_for",
+    "trained_classifiers",
+]
 
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """How the two stages are trained on one data set.
-
-    Attributes:
-        backbone: Name of the main branch, or a .keras file with a headless or
-            classifying functional model.
-        epochs: Epochs of stage one; the learning rate of SGD with momentum 0.9 rises
-            during the first and falls to 0 along a half cosine.
-        batch_size: Images in a batch of stage one.
-        learning_rate: Highest learning rate of stage one.
-        weight_decay: Decoupled, stage one; L2 regularization of a tenth of it has the
-            same pull.
-        controller_epochs: Passes over the cached states in stage two.
-    """
-
-    backbone: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    controller_epochs: int
-
-
-# Batch size and learning rate are the paper's (5.3) on its data sets; the epochs are
-# what two cores do in an hour or two.
-SCHEDULES = {
-    "digits": Schedule("resnet10", 12, 64, 0.05, 5e-3, 50),
-    "maxmin": Schedule("resnet12", 30, 64, 0.1, 1e-3, 10),
-    "multiscale": Schedule("resnet12", 40, 128, 0.1, 1e-3, 10),
-    "cifar10": Schedule("resnet10", 100, 128, 0.1, 5e-3, 10),
-    "npz": Schedule("resnet10", 30, 64, 0.05, 5e-3, 10),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """All that an experiment's results depend on.
-
-    Attributes:
-        dataset: A name, or a .npz file (see `epnet_tf.data.load_dataset`).
-        schedule: How to train.
-        betas: Cost sensitivities, percentage points per MAC; one set of controllers
-            for each.
-        seed: Seed of data, weights, order and augmentation.
-        controller_seeds: Trainings of the controllers from as many seeds; the table
-            has their mean, the first is saved.
-        precision: Keras's dtype policy in stage one, such as `mixed_bfloat16`; what is
-            saved is in float32 all the same.
-    """
-
-    dataset: str
-    schedule: Schedule
-    betas: tuple[float, ...]
-    seed: int = 0
-    controller_seeds: int = 1
-    precision: str = "float32"
-
-    def as_json(self) -> dict:
-        """The configuration as it stands in `config.json`."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-
-def schedule_for(dataset: str, **changes) -> Schedule:
-    """The default schedule of a data set, with changes.
-
-    Args:
-        dataset: A name, or a .npz file.
-        **changes: Fields of `Schedule`; None leaves the default.
-    """
-    known = {k: v for k, v in changes.items() if v is not None}
-    return dataclasses.replace(SCHEDULES.get(dataset, SCHEDULES["npz"]), **known)
+# What may change in a folder whose stage one is done.
+_STAGE_TWO = {"betas", "beta_range", "controller_seeds", "controller_epochs"}
 
 
 def run(
@@ -99,9 +39,10 @@ def run(
 ) -> dict:
     """Runs an experiment, or what is left of one that was stopped.
 
-    Writes `config.json`, `classifiers.keras`, `beta-*/model.keras` for each β (or
-    `model.keras` for a β range), `exits.png` and, last, `metrics.json`. Stage one goes
-    on from its last complete epoch; stage two takes seconds and starts over.
+    Writes `config.json`, `classifiers.keras`, `beta-*/model.keras` for each β,
+    `exits.png` and, last, `metrics.json`; with a range of β, also `model.keras`, one
+    for all, and `curve.png`. Stage one goes on from its last complete epoch; stage two
+    takes seconds and starts over.
 
     Args:
         config: The configuration.
@@ -110,7 +51,7 @@ def run(
         verbose: As in `keras.Model.fit`.
 
     Returns:
-        What `metrics.json` holds (see `epnet_tf.evaluation.reports`).
+        What `metrics.json` holds (see `stage_two.run`).
 
     Raises:
         ValueError: If the folder holds an experiment with another stage one, or data
@@ -118,25 +59,20 @@ def run(
     """
     workdir = pathlib.Path(workdir)
     metrics_file = workdir / "metrics.json"
-    if _claim(workdir, config) and metrics_file.exists():
+    begun = _begun(workdir, config)
+    if begun == config.as_json() and metrics_file.exists():
         return json.loads(metrics_file.read_text())
     dataset = data.load_dataset(config.dataset, data_dir, config.seed)
+    if begun != config.as_json():
+        _begin(workdir, config, dataset)
     model = trained_classifiers(config, dataset, workdir, verbose)
-    train, validation, test = (
+    states = [
         compute_states(model, split.images, split.labels, verbose=verbose)
         for split in (dataset.train, dataset.validation, dataset.test)
-    )
-    scores = {"epnet": _train_controllers(config, model, train, test, workdir, verbose)}
-    for beta in config.betas:
-        for policy in (
-            policies.softmax_gate_tuned(validation, model.exit_costs, beta),
-            policies.static(validation, model.exit_costs, beta),
-            policies.resnet(model.exit_costs),
-        ):
-            scores.setdefault(policy.name, []).append([policies.score(policy, test)])
-    metrics = reports.metrics(model, dataset.name, test, config.betas, scores)
-    metrics["settings"] = config.as_json()
-    _draw_exits(model, dataset, test, config.betas, workdir)
+    ]
+    metrics = {"settings": config.as_json()}
+    metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)
+    _draw(config, metrics, dataset, states[-1], workdir)
     with write_whole(metrics_file) as path:
         path.write_text(json.dumps(metrics, indent=1))
     return metrics
@@ -237,23 +173,34 @@ def _load_backbone(file: str, dataset: data.Dataset) -> keras.Model:
     return model
 
 
-def _claim(workdir: pathlib.Path, config: Config) -> bool:
-    """Writes `config.json`; says whether just this experiment was there already."""
-    workdir.mkdir(parents=True, exist_ok=True)
+def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
+    """The configuration with which the folder's experiment was begun, if any.
+
+    Raises:
+        ValueError: If it differs in more than stage two, which can start over.
+    """
     file, new = workdir / "config.json", config.as_json()
-    old = json.loads(file.read_text()) if file.exists() else None
-    stage_two = ("betas", "controller_seeds")
-    for key, value in (old or {}).items():
-        if key not in stage_two and value != new.get(key):
+    if not file.exists():
+        return None
+    begun = json.loads(file.read_text())
+    old, new = ({**c, **c["schedule"]} for c in (begun, new))
+    for key in sorted(new.keys() - {"schedule", *_STAGE_TWO}):
+        if old.get(key) != new[key]:
             raise ValueError(
-                f"Expected in {workdir} an experiment with {key}={value}, as it was "
-                f"begun there. Received: {key}={new.get(key)}; use another --workdir."
+                f"Expected in {workdir} an experiment with {key}={old.get(key)}, as it "
+                f"was begun there. Received: {key}={new[key]}; use another --workdir."
             )
-    if old != new:
-        (workdir / "metrics.json").unlink(missing_ok=True)
-        with write_whole(file) as path:
-            path.write_text(json.dumps(new, indent=1))
-    return old == new
+    return begun
+
+
+def _begin(workdir: pathlib.Path, config: Config, dataset: data.Dataset) -> None:
+    """Checks what the run needs of backbone and batches; then writes `config.json`."""
+    if not (workdir / "classifiers.keras").exists():
+        data.steps_per_epoch(dataset.train, config.schedule.batch_size)
+        build_model(config.schedule.backbone, dataset)
+    (workdir / "metrics.json").unlink(missing_ok=True)
+    with write_whole(workdir / "config.json") as path:
+        path.write_text(json.dumps(config.as_json(), indent=1))
 
 
 def _classifier_optimizer(schedule: Schedule, steps: int) -> keras.optimizers.Optimizer:
@@ -270,43 +217,19 @@ def _classifier_optimizer(schedule: Schedule, steps: int) -> keras.optimizers.Op
     return optimizer
 
 
-def _train_controllers(
-    config: Config, model: EPNet, train: ExitStates, test: ExitStates, workdir, verbose
-) -> list[list[policies.Score]]:
-    """Stage two: saves a model for each β, and gives each β's score of every seed."""
-    scores: list[list[policies.Score]] = [[] for _ in config.betas]
-    for repeat in range(config.controller_seeds):
-        sweep = train_controllers(
-            model,
-            train,
-            config.betas,
-            seed=config.seed + repeat,
-            epochs=config.schedule.controller_epochs,
-            verbose=verbose,
-        )
-        for i, beta in enumerate(config.betas):
-            sweep.assign(i)
-            scores[i].append(policies.score(policies.epnet(model), test))
-            if repeat == 0:
-                with write_whole(model_file(workdir, beta)) as path:
-                    model.save(path)
-    return scores
-
-
-def model_file(workdir: pathlib.Path, beta: float) -> pathlib.Path:
-    """Where the model for one β is: `beta-5e-07/model.keras` in the folder."""
-    return workdir / f"beta-{beta:g}" / "model.keras"
-
-
-def _draw_exits(model, dataset, test, betas, workdir):
-    """The picture of who left where, for the first β."""
-    model = keras.saving.load_model(model_file(workdir, betas[0]))
-    exits = policies.epnet(model).decide(test)
+def _draw(config: Config, metrics: dict, dataset: data.Dataset, test, workdir) -> None:
+    """The pictures: who left where, for the first β; and the curve over a range."""
+    beta, for_range = config.betas[0], config.beta_range is not None
+    file = range_file(workdir) if for_range else model_file(workdir, beta)
+    model = keras.saving.load_model(file)
+    exits = policies.epnet(model, beta if for_range else None).decide(test)
     groups = {
         name: exits[dataset.test.difficulty == i]
         for i, name in enumerate(dataset.difficulties)
     } or {"all images": exits}
     figures.save(
-        figures.cumulative_exit_rates(groups, model.num_exits, beta=betas[0]),
+        figures.cumulative_exit_rates(groups, model.num_exits, beta),
         workdir / "exits.png",
     )
+    if for_range:
+        figures.save(curve.accuracy_against_macs(metrics), workdir / "curve.png")

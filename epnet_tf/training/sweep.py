@@ -1,4 +1,4 @@
-"""Stage two for many β at once: controllers trained side by side on cached states.
+"""Stage two on cached states: controllers for many β, or for a range, at once.
 
 Every image's main branch runs once, whatever the number of β; and the controllers of
 all β, at all exits with as many features, are one batched computation.
@@ -12,32 +12,34 @@ import tensorflow as tf
 from keras import ops
 
 from epnet_tf import objective
+from epnet_tf.training.controllers import draw_betas
 from epnet_tf.training.states import ExitStates
 
 
 class ControllerSweep(keras.Model):
     """Controllers of an EPNet for several β, trained on exit states.
 
-    The gradients are those of `ControllerTrainer` for each β alone. Compile with an
-    optimizer that treats every weight by itself (SGD, Adam, AdamW), fit on
-    `ExitStates.inputs` and `ExitStates.correct`, and take the controllers of one β
-    into the model with `assign`.
+    The gradients are those of `ControllerTrainer` for each β alone. For a model with
+    `beta_range` there is one set of controllers, and β is drawn for each image of each
+    batch as `ControllerTrainer` draws it. Compile with an optimizer that treats every
+    weight by itself (SGD, Adam, AdamW), fit on `ExitStates.inputs` and
+    `ExitStates.correct`, and take the controllers into the model with `assign`.
 
     Args:
         model: The `EPNet`; its controllers give the architecture.
-        betas: Cost sensitivities, percentage points per MAC.
-        seed: Seed of the initial weights, the same for every β.
+        betas: Cost sensitivities, percentage points per MAC; None for a model with
+            `beta_range`.
+        seed: Seed of the initial weights, the same for every β, and of the β drawn.
     """
 
-    def __init__(self, model: keras.Model, betas: Sequence[float], seed: int = 0):
+    def __init__(
+        self, model: keras.Model, betas: Sequence[float] | None = None, seed: int = 0
+    ):
         super().__init__()
         self.built = True  # All variables are made here.
-        self.betas = np.array(betas, "float32")
-        if model.beta_range is not None or not (self.betas >= 0).all():
-            raise ValueError(
-                "Expected betas >= 0 and a model without beta_range. "
-                f"Received: betas={list(betas)}, beta_range={model.beta_range}."
-            )
+        _check(model, betas)
+        self.betas = () if betas is None else tuple(float(beta) for beta in betas)
+        self.seed_generator = keras.random.SeedGenerator(seed)
         self.macs = model.exit_costs.with_controllers
         keras.utils.set_random_seed(seed)
         self.model = model
@@ -46,7 +48,7 @@ class ControllerSweep(keras.Model):
             channels = _controller(model, i).inputs[0].shape[-1]
             by_channels.setdefault(channels, []).append(i)
         self.stacks = [
-            ControllerStack(i, [_controller(model, j) for j in i], len(self.betas))
+            ControllerStack(i, [_controller(model, j) for j in i], len(self.betas) or 1)
             for i in by_channels.values()
         ]
 
@@ -60,11 +62,21 @@ class ControllerSweep(keras.Model):
         """As `trainable_weights`."""
         return self.trainable_weights
 
+    def train_step(self, data):
+        """One step, with a β drawn for each image if the controllers take β."""
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        beta_range = self.model.beta_range
+        if beta_range:
+            count = ops.shape(y)[0]
+            x = {**x, "beta": draw_betas(count, beta_range, self.seed_generator)}
+        return super().train_step((x, y))
+
     def call(self, inputs, training=None):
         """Stop logits for each β: [B, b, N − 1].
 
         Args:
-            inputs: States as `ExitStates.inputs` gives them.
+            inputs: States as `ExitStates.inputs` gives them; and `beta` [b, 1], if the
+                controllers take β (then B is 1).
             training: Whether the controllers run in training mode.
         """
         stops = {}
@@ -78,7 +90,10 @@ class ControllerSweep(keras.Model):
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         """The sum over β of minus the expected benefit, mean over the batch."""
-        correct, betas = y[None], self.betas[:, None, None]
+        correct = y[None]
+        betas = np.array(self.betas, "float32")[:, None, None]
+        if self.model.beta_range:
+            betas = x["beta"][None]
         benefits = objective.expected_benefit(y_pred, correct, self.macs, betas)
         return -ops.sum(ops.mean(benefits, axis=-1))
 
@@ -86,34 +101,36 @@ class ControllerSweep(keras.Model):
         """The loss alone: what counts is measured on held-out states afterwards."""
         return self.get_metrics_result()
 
-    def assign(self, index: int):
+    def assign(self, index: int = 0):
         """Takes the controllers of one β into the model, and sets `model.beta`.
 
         Args:
-            index: Place of the β in `betas`.
+            index: Place of the β in `betas`; 0, the only set, with `beta_range`.
         """
         for stack in self.stacks:
             stack.assign(index, [_controller(self.model, i) for i in stack.exits])
-        self.model.beta = float(self.betas[index])
+        if self.model.beta_range is None:
+            self.model.beta = self.betas[index]
 
 
 def train_controllers(
     model: keras.Model,
     states: ExitStates,
-    betas: Sequence[float],
+    betas: Sequence[float] | None = None,
     seed: int = 0,
     epochs: int = 10,
     batch_size: int = 512,
     learning_rate: float = 3e-3,
     verbose="auto",
 ) -> ControllerSweep:
-    """Trains controllers for several β on exit states, with AdamW and cosine decay.
+    """Trains controllers on exit states, with AdamW and cosine decay.
 
     Args:
         model: The `EPNet` that the states come from.
         states: States of training images.
-        betas: Cost sensitivities, percentage points per MAC.
-        seed: Seed of initial weights, order and dropout.
+        betas: Cost sensitivities, percentage points per MAC; None for a model with
+            `beta_range`, whose one set of controllers is trained for the range.
+        seed: Seed of initial weights, order, dropout and the β drawn.
         epochs: Passes over the states.
         batch_size: Images in a batch.
         learning_rate: Highest learning rate; it has to leave the plateau of an
@@ -157,6 +174,7 @@ class ControllerStack(keras.layers.Layer):
     def call(self, inputs, training=None):
         """Stop logits [B, b] of each exit."""
         count = len(self.exits)
+        beta = [inputs["beta"]] if "beta" in inputs else []
         pooled, logits = (
             ops.stack([inputs[f"{kind}_{i:02d}"] for i in self.exits])
             for kind in ("pooled", "logits")
@@ -165,11 +183,14 @@ class ControllerStack(keras.layers.Layer):
         def one_controller(arguments):
             index, weights, states = arguments
             states = iter(states)
-            states = [v if _shared(v) else next(states) for v in self.state_stack]
+            states = [
+                tf.convert_to_tensor(v) if _shared(v) else next(states)
+                for v in self.state_stack
+            ]
             stop, states = self.template.stateless_call(
                 weights,
                 states,
-                [pooled[index % count], logits[index % count]],
+                [pooled[index % count], logits[index % count], *beta],
                 training=training,
             )
             return stop[:, 0], states
@@ -220,6 +241,15 @@ class ControllerStack(keras.layers.Layer):
 def _shared(variable) -> bool:
     """Whether a variable is the state of a random generator: the only integers."""
     return "int" in keras.backend.standardize_dtype(variable.dtype)
+
+
+def _check(model, betas):
+    for_range, given = betas is None, () if betas is None else tuple(betas)
+    if for_range != (model.beta_range is not None) or not all(b >= 0 for b in given):
+        raise ValueError(
+            "Expected betas >= 0, or none for a model with beta_range. "
+            f"Received: betas={betas}, beta_range={model.beta_range}."
+        )
 
 
 def _controller(model, exit_number):

@@ -16,6 +16,7 @@ class ExitTrainer(keras.Model):
 
     def __init__(self, model: keras.Model, **kwargs):
         super().__init__(**kwargs)
+        self.built = True  # Its variables are the model's: a checkpoint can be loaded.
         self.model = model
         self.states = state_model(model)
 

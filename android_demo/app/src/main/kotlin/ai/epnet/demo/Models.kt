@@ -1,0 +1,127 @@
+package ai.epnet.demo
+
+import ai.epnet.engine.Answer
+import ai.epnet.engine.AssetFiles
+import ai.epnet.engine.DirectoryFiles
+import ai.epnet.engine.EarlyExitClassifier
+import ai.epnet.engine.EarlyExitException
+import ai.epnet.engine.Manifest
+import ai.epnet.engine.Options
+import android.content.res.AssetManager
+import android.graphics.Bitmap
+import java.io.File
+import java.nio.ByteBuffer
+import kotlin.math.pow
+
+/** A picture to classify: the model's own raw pixels, or a picture of any size. */
+sealed interface Picture {
+    class Pixels(val pixels: ByteBuffer) : Picture
+
+    class Drawing(val bitmap: Bitmap) : Picture
+}
+
+/** One position of the control for beta: a bundle, and the beta that it is given. */
+class Setting(val bundle: Int, val beta: Double, val input: Double?)
+
+/** An open bundle, by the name of its folder. */
+class OpenBundle(val name: String, val classifier: EarlyExitClassifier) {
+    val manifest: Manifest get() = classifier.manifest
+}
+
+/**
+ * The bundles of the app, or the one of a directory, and the whole network without early
+ * exits where it is packaged and takes the same images. To be used on one thread.
+ */
+class Models private constructor(
+    val bundles: List<OpenBundle>,
+    val network: EarlyExitClassifier?,
+) : AutoCloseable {
+
+    /** Positions of the control for beta, in the bundles' order. */
+    val settings: List<Setting> = bundles.flatMapIndexed { index, bundle ->
+        val range = bundle.manifest.betaRange
+        val beta = bundle.manifest.beta ?: 0.0
+        if (range == null) listOf(Setting(index, beta, null)) else settings(index, range)
+    }
+
+    /** The labels, image shape and so on, which all bundles share. */
+    val manifest: Manifest get() = bundles.first().manifest
+
+    /** Classifies with the bundle and beta of [setting]. */
+    fun classify(picture: Picture, setting: Setting): Answer {
+        val classifier = bundles[setting.bundle].classifier
+        return when (picture) {
+            is Picture.Pixels -> classifier.classify(picture.pixels, setting.input)
+            is Picture.Drawing -> classifier.classify(picture.bitmap, setting.input)
+        }
+    }
+
+    /** Classifies with the whole network. */
+    fun classifyWhole(picture: Picture): Answer? = when (picture) {
+        is Picture.Pixels -> network?.classify(picture.pixels)
+        is Picture.Drawing -> network?.classify(picture.bitmap)
+    }
+
+    override fun close() {
+        bundles.forEach { it.classifier.close() }
+        network?.close()
+    }
+
+    companion object {
+        private const val BUNDLES = "bundles"
+        private const val NETWORK = "networks/network"
+        private const val STEPS = 20
+
+        /**
+         * Opens the bundle in [directory] or, without one, those of the assets.
+         *
+         * @throws EarlyExitException where one of them cannot be used.
+         */
+        fun open(assets: AssetManager, directory: File?, options: Options = Options()): Models {
+            val opened = ArrayList<OpenBundle>()
+            try {
+                if (directory != null) {
+                    val bundle = EarlyExitClassifier.open(DirectoryFiles(directory), options)
+                    opened += OpenBundle(directory.name, bundle)
+                } else {
+                    for (name in packaged(assets)) {
+                        val files = AssetFiles(assets, "$BUNDLES/$name")
+                        opened += OpenBundle(name, EarlyExitClassifier.open(files, options))
+                    }
+                }
+                return Models(opened, openNetwork(assets, opened.first().manifest, options))
+            } catch (e: EarlyExitException) {
+                opened.forEach { it.classifier.close() }
+                throw e
+            }
+        }
+
+        /** Names of the bundles in the assets. */
+        fun packaged(assets: AssetManager): List<String> =
+            assets.open("$BUNDLES/names.txt").use { it.readBytes().decodeToString() }
+                .lines().filter(String::isNotEmpty)
+
+        private fun openNetwork(
+            assets: AssetManager,
+            manifest: Manifest,
+            options: Options,
+        ): EarlyExitClassifier? {
+            val files = AssetFiles(assets, NETWORK)
+            if (files.read("epnet.json") == null) return null
+            val network = EarlyExitClassifier.open(files, options)
+            val fits = network.manifest.input.shape == manifest.input.shape &&
+                network.manifest.labels == manifest.labels
+            return network.takeIf { fits } ?: null.also { network.close() }
+        }
+
+        /** Even steps on a logarithmic scale. */
+        private fun settings(bundle: Int, range: ClosedRange<Double>): List<Setting> {
+            val ratio = range.endInclusive / range.start
+            return List(STEPS + 1) { step ->
+                val beta = range.start * ratio.pow(step.toDouble() / STEPS)
+                val inside = beta.coerceIn(range.start, range.endInclusive)
+                Setting(bundle, inside, inside)
+            }
+        }
+    }
+}

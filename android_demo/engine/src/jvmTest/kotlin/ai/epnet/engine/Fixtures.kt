@@ -1,0 +1,73 @@
+package ai.epnet.engine
+
+import ai.epnet.headless.TfliteOnJvm
+import java.io.File
+import java.nio.ByteBuffer
+import org.json.JSONArray
+import org.json.JSONObject
+import org.junit.Assume.assumeTrue
+
+/** Test images, with what Python's runner answered for them with one bundle. */
+class Answers(json: JSONObject) {
+    val exits: List<Int> = json.getJSONArray("exits").integers()
+    val labels: List<Int> = json.getJSONArray("labels").integers()
+    val logits: List<List<Double>> = json.getJSONArray("logits").let { all ->
+        List(all.length()) { all.getJSONArray(it).numbers() }
+    }
+}
+
+/** The packaged bundles, test images and Python's answers. */
+object Fixtures {
+    private val assets = File(System.getProperty("epnet.assets") ?: "../app/src/main/assets")
+    private val resources = File("src/jvmTest/resources")
+
+    /** Bundles with early exits, in the app's assets. */
+    val bundles: List<File> = directories(File(assets, "bundles"))
+
+    /** Bundles of one segment: networks without early exits, to compare with. */
+    fun network(name: String): File =
+        sequenceOf(File(resources, "networks"), File(assets, "networks"))
+            .map { File(it, name) }.first { it.isDirectory }
+
+    /** A small bundle, made for tests alone. */
+    fun small(name: String): File = File(resources, "bundles/$name")
+
+    val bundle: File get() = bundles[bundles.size / 2]
+
+    private val imagesJson = JSONObject(File(assets, "test_images/images.json").readText())
+    val trueLabels: List<Int> = imagesJson.getJSONArray("labels").integers()
+    val images: List<ByteBuffer> = readImages()
+
+    fun answers(bundle: String): Answers =
+        Answers(JSONObject(File(assets, "answers/$bundle.json").readText()))
+
+    /** Makes TFLite usable; tests that need it are skipped where it cannot be. */
+    fun needTflite() = assumeTrue("tflite.native is not set", loaded)
+
+    fun open(bundle: File, options: Options = Options()) =
+        EarlyExitClassifier.open(DirectoryFiles(bundle), options)
+
+    /** A long test's length: short by default, long with `build.sh soak`. */
+    fun length(property: String, default: Int): Int =
+        System.getProperty(property)?.toInt() ?: default
+
+    private val loaded by lazy { TfliteOnJvm.load() }
+
+    private fun readImages(): List<ByteBuffer> {
+        val all = File(assets, "test_images/images.bin").readBytes()
+        val size = all.size / trueLabels.size
+        return trueLabels.indices.map { i ->
+            ByteBuffer.allocateDirect(size).put(all, i * size, size).flip() as ByteBuffer
+        }
+    }
+
+    private fun directories(parent: File): List<File> =
+        parent.listFiles { file -> file.isDirectory }.orEmpty().sortedBy { betaOf(it) }
+
+    private fun betaOf(bundle: File): Double =
+        JSONObject(File(bundle, MANIFEST_FILE).readText()).getJSONObject("policy").optDouble("beta")
+}
+
+internal fun JSONArray.integers(): List<Int> = List(length()) { getInt(it) }
+
+internal fun JSONArray.numbers(): List<Double> = List(length()) { getDouble(it) }

@@ -1,0 +1,133 @@
+package ai.epnet.engine
+
+import java.io.File
+import java.lang.management.ManagementFactory
+import java.lang.management.ThreadMXBean
+import kotlin.math.ceil
+import org.junit.Assert.assertTrue
+import org.junit.Before
+import org.junit.Test
+
+/**
+ * Early termination against the whole multi-exit model in one interpreter, the plain network
+ * and the static exit of the nearest accuracy: one run, one thread, image by image in turn.
+ * Times are the thread's CPU time, which other processes on the machine disturb least.
+ * With `epnet.latency.rounds` (the long tests) all images are run so often, and the times are
+ * held to their bounds; without, a part of the images once.
+ */
+class LatencyTest {
+    @Before fun tflite() = Fixtures.needTflite()
+
+    private val rounds = Fixtures.length("epnet.latency.rounds", 0)
+    private val images = if (rounds > 0) Fixtures.images.indices else 0 until 200
+
+    @Test fun earlyTerminationPays() = Fixtures.bundles.forEach(::compare)
+
+    private class Runner(val name: String, bundle: File) : AutoCloseable {
+        val classifier = Fixtures.open(bundle)
+        val nanos = ArrayList<Long>()
+        var macs = 0L
+        var right = 0
+
+        fun run(image: Int, counts: Boolean) {
+            val start = threads.currentThreadCpuTime
+            val answer = classifier.classify(Fixtures.images[image])
+            val end = threads.currentThreadCpuTime
+            if (!counts) return
+            nanos += end - start
+            macs += answer.macs
+            if (answer.label == Fixtures.trueLabels[image]) right++
+        }
+
+        val mean get() = nanos.average() / 1e6
+        val p90 get() = nanos.sorted()[ceil(0.9 * nanos.size).toInt() - 1] / 1e6
+        val accuracy get() = right.toDouble() / nanos.size
+        val meanMacs get() = macs.toDouble() / nanos.size
+
+        override fun close() = classifier.close()
+    }
+
+    private fun compare(bundle: File) {
+        val static = nearestStatic(bundle)
+        val early = Runner(bundle.name, bundle)
+        val whole = Runner("whole, all exits", Fixtures.network("whole"))
+        val plain = Runner("plain network", Fixtures.network("network"))
+        val fixed = Runner(static.name, static)
+        val runners = listOf(early, whole, plain, fixed)
+        for (round in 0..maxOf(rounds, 1)) {
+            for (image in images) runners.forEach { it.run(image, round > 0) }
+        }
+        println("%-18s %8s %9s %8s %8s".format("", "accuracy", "MACs", "mean ms", "p90 ms"))
+        for (runner in runners) {
+            println(
+                "%-18s %8.4f %7.2f M %8.4f %8.4f".format(
+                    runner.name, runner.accuracy, runner.meanMacs / 1e6, runner.mean, runner.p90,
+                ),
+            )
+        }
+        explain(early, whole)
+        val share = early.meanMacs / early.classifier.manifest.segments.last().cumulativeMacs
+        val ratio = early.mean / (share * whole.mean)
+        println("mean / (share of MACs x whole): %.3f, mean / static: %.3f".format(
+            ratio, early.mean / fixed.mean,
+        ))
+        runners.forEach(Runner::close)
+        if (rounds == 0) return
+        assertTrue("$ratio", ratio <= 1.25)
+        assertTrue("${early.mean} and ${fixed.mean} ms", early.mean < fixed.mean)
+    }
+
+    /** Where the time goes that the share of the multiply-adds does not explain. */
+    private fun explain(early: Runner, whole: Runner) {
+        val segments = early.classifier.manifest.segments
+        val times = segmentTimes(early.classifier)
+        val share = early.meanMacs / segments.last().cumulativeMacs
+        val reached = IntArray(segments.size)
+        for (image in images) {
+            val answer = early.classifier.classify(Fixtures.images[image])
+            for (i in answer.passed.indices) reached[i]++
+        }
+        // The segments that ran on average, at the time that each takes.
+        val spent = segments.indices.sumOf { times[it] * reached[it] / images.count() }
+        println("  share of MACs x whole              %.4f ms".format(share * whole.mean))
+        println("  + segments against one piece       %.4f ms".format(
+            share * (times.sum() - whole.mean),
+        ))
+        println("  + early layers slower per MAC      %.4f ms".format(spent - share * times.sum()))
+        println("  + everything around the segments   %.4f ms".format(early.mean - spent))
+        println("  segments, us per M MACs: " + segments.indices.joinToString(" ") {
+            "%.1f".format(1e3 * times[it] / (segments[it].macs / 1e6))
+        })
+    }
+
+    /** Median milliseconds of each segment. */
+    private fun segmentTimes(classifier: EarlyExitClassifier): List<Double> {
+        val last = classifier.manifest.lastExit
+        val ways = List(300) {
+            val image = Fixtures.images[it % images.count()]
+            classifier.classify(image, minExit = last).passed
+        }
+        return classifier.manifest.segments.indices.map { k ->
+            ways.map { it[k].nanos }.sorted()[ways.size / 2] / 1e6
+        }
+    }
+
+    private fun nearestStatic(bundle: File): File {
+        val answers = Fixtures.answers(bundle.name)
+        val accuracy = images.count { answers.labels[it] == Fixtures.trueLabels[it] }
+        return Fixtures.network("whole").parentFile.listFiles()!!
+            .filter { it.name.startsWith("static-") }
+            .minBy { static ->
+                Fixtures.open(static).use { classifier ->
+                    val right = images.count {
+                        classifier.classify(Fixtures.images[it]).label == Fixtures.trueLabels[it]
+                    }
+                    kotlin.math.abs(right - accuracy)
+                }
+            }
+    }
+
+    private companion object {
+        val threads: ThreadMXBean = ManagementFactory.getThreadMXBean()
+    }
+}

@@ -1,0 +1,83 @@
+package ai.epnet.engine
+
+/**
+ * What `epnet.json` says about a bundle. MACs are multiply-adds; exits count from 1.
+ *
+ * @property name name of the model.
+ * @property input the image that the model takes.
+ * @property labels names of the classes, in the order of the logits.
+ * @property quantization how the bundle was quantized, such as `int8`.
+ * @property threshold an exit stops when its stop logit is greater than this.
+ * @property beta cost sensitivity that the controllers were trained for; null with [betaRange].
+ * @property betaRange cost sensitivities that the controllers take as an input, or null.
+ * @property fullMacs MACs of the plain network with its one classifier.
+ * @property segments the parts of the model, in the order in which they run.
+ */
+class Manifest internal constructor(
+    val name: String,
+    val input: InputSpec,
+    val labels: List<String>,
+    val quantization: String,
+    val threshold: Float,
+    val beta: Double?,
+    val betaRange: ClosedRange<Double>?,
+    val fullMacs: Long,
+    val segments: List<SegmentSpec>,
+) {
+    /** Number of exits, which is the number of segments. */
+    val numExits: Int get() = segments.size
+
+    /** The exit at which an image can leave at the earliest. */
+    val firstExit: Int get() = segments.first().exit
+
+    /** The exit at which every image leaves at the latest. */
+    val lastExit: Int get() = segments.last().exit
+}
+
+/** Type of the model's image tensor. */
+enum class PixelType(val bytes: Int) { FLOAT32(4), UINT8(1), INT8(1) }
+
+/** Real value = [scale] * (stored value - [zeroPoint]). */
+data class Quantization(val scale: Float, val zeroPoint: Int)
+
+/** The model's image: [height] x [width] x [channels] raw pixel values 0-255. */
+class InputSpec internal constructor(
+    val name: String,
+    val shape: List<Int>,
+    val type: PixelType,
+    val quantization: Quantization?,
+) {
+    val height: Int get() = shape[shape.size - 3]
+    val width: Int get() = shape[shape.size - 2]
+    val channels: Int get() = shape[shape.size - 1]
+
+    /** Number of values of one image: the bytes of the ByteBuffer that `classify` takes. */
+    val numValues: Int get() = height * width * channels
+}
+
+/**
+ * One segment: the layers from the exit before up to this exit, and the exit's own heads.
+ *
+ * @property layer name of the layer that the exit hangs on.
+ * @property inputs names of the tensors it reads: the image, or outputs of earlier segments.
+ * @property outputs names of the tensors it makes.
+ * @property macs its own multiply-adds.
+ * @property cumulativeMacs multiply-adds up to and with this exit.
+ */
+class SegmentSpec internal constructor(
+    val file: String,
+    val sha256: String,
+    val bytes: Long,
+    val exit: Int,
+    val layer: String,
+    val inputs: List<String>,
+    val outputs: List<String>,
+    val macs: Long,
+    val cumulativeMacs: Long,
+) {
+    internal val logitsName: String get() = "logits_%02d".format(java.util.Locale.ROOT, exit)
+    internal val stopName: String get() = "stop_%02d".format(java.util.Locale.ROOT, exit)
+}
+
+/** Name of the tensor that takes beta in bundles with a [Manifest.betaRange]. */
+internal const val BETA_NAME = "beta"

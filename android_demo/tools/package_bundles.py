@@ -1,0 +1,226 @@
+"""Put bundles, test images and Python's answers for them into the demo app.
+
+    python android_demo/tools/package_bundles.py --dataset=maxmin BUNDLE ...
+
+replaces what the app and its tests are packaged with. In app/src/main/assets:
+
+    bundles/NAME/       the bundles, each with a checksum of its manifest; names.txt
+    test_images/        images of the test split, and their labels
+    answers/NAME.json   what `SegmentRunner` answers for each image
+    networks/network/   the plain network without early exits
+
+and in engine/src/jvmTest/resources/networks:
+
+    whole/              the multi-exit model in one piece
+    static-NN/          for each bundle the network that always stops at exit NN, the
+                        one of the nearest accuracy
+
+The networks are the bundles' own segments, joined again: the same weights. They are
+bundles too, of one segment.
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+import shutil
+
+import networks
+import numpy as np
+
+from epnet_tf.data import Dataset, load_dataset
+from epnet_tf.deployment.flatbuffer import Graph
+from epnet_tf.deployment.litert import LiteRTModel
+from epnet_tf.deployment.runner import SegmentRunner
+
+DEMO = pathlib.Path(__file__).resolve().parents[1]
+ASSETS = DEMO / "app" / "src" / "main" / "assets"
+TEST_NETWORKS = DEMO / "engine" / "src" / "jvmTest" / "resources" / "networks"
+EXAMPLES_PER_DIFFICULTY = 4
+
+
+def write_test_images(dataset: Dataset, count: int) -> np.ndarray:
+    """Writes the first `count` test images with their labels; returns the images."""
+    split = dataset.test
+    images, labels = split.images[:count], split.labels[:count]
+    difficulty = np.zeros(count, int) if split.difficulty is None else split.difficulty
+    difficulty = difficulty[:count]
+    examples = [
+        int(index)
+        for level in np.unique(difficulty)
+        for index in np.flatnonzero(difficulty == level)[:EXAMPLES_PER_DIFFICULTY]
+    ]
+    described = {
+        "dataset": dataset.name,
+        "count": count,
+        "shape": list(images.shape[1:]),
+        "labels": labels.tolist(),
+        "difficulties": list(dataset.difficulties),
+        "difficulty": difficulty.tolist(),
+        "examples": examples,
+    }
+    folder = fresh(ASSETS / "test_images")
+    (folder / "images.bin").write_bytes(images.astype(np.uint8).tobytes())
+    write_json(folder / "images.json", described)
+    return images
+
+
+def copy_bundle(bundle: pathlib.Path) -> dict:
+    """Copies a bundle into the assets, adds its checksum, and returns its manifest."""
+    manifest = json.loads((bundle / "epnet.json").read_text())
+    folder = fresh(ASSETS / "bundles" / bundle.name)
+    shutil.copy(bundle / "epnet.json", folder)
+    for segment in manifest["segments"]:
+        shutil.copy(bundle / segment["file"], folder)
+    write_checksum(folder)
+    return manifest
+
+
+def write_answers(
+    bundle: pathlib.Path, whole: LiteRTModel, images: np.ndarray
+) -> np.ndarray:
+    """Writes what Python's runner answers for each image; returns the labels.
+
+    The runner keeps its logits to itself; they come from the whole model, with which
+    the segments in a row agree bit for bit.
+    """
+    prediction = SegmentRunner(bundle).predict(images)
+    logits = [
+        whole.run(image=image[None])[f"logits_{exit_number:02d}"][0]
+        for image, exit_number in zip(images, prediction.exit, strict=True)
+    ]
+    if not np.array_equal(np.argmax(logits, axis=1), prediction.label):
+        raise ValueError("Expected the runner and the whole model to agree.")
+    answers = {
+        "exits": prediction.exit.tolist(),
+        "labels": prediction.label.tolist(),
+        "logits": [[round(float(value), 6) for value in row] for row in logits],
+    }
+    write_json(ASSETS / "answers" / f"{bundle.name}.json", answers)
+    return prediction.label
+
+
+def write_network(
+    folder: pathlib.Path, manifest: dict, content: bytes, exit_number: int
+) -> None:
+    """Writes a network that always answers at one exit, as a bundle of one segment."""
+    outputs = list(LiteRTModel(content).outputs)
+    cost = networks.macs(content)
+    segment = {
+        "file": "network.tflite",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "exit": exit_number,
+        "layer": manifest["segments"][exit_number - 1]["layer"],
+        "inputs": [manifest["input"]["name"]],
+        "outputs": outputs,
+        "macs": cost,
+        "cumulative_macs": cost,
+    }
+    described = manifest | {"name": folder.name, "segments": [segment]}
+    described.pop("metrics", None)
+    fresh(folder)
+    (folder / "network.tflite").write_bytes(content)
+    write_json(folder / "epnet.json", described)
+    write_checksum(folder)
+
+
+def static_accuracies(
+    whole: LiteRTModel, images: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """Accuracy of every exit, if all images left there."""
+    names = sorted(name for name in whole.outputs if name.startswith("logits_"))
+    answers = [whole.run(image=image[None]) for image in images]
+    found = [[answer[name].argmax() for name in names] for answer in answers]
+    return np.mean(np.equal(found, labels[:, None]), axis=0)
+
+
+def joined(bundle: pathlib.Path, manifest: dict) -> Graph:
+    """A bundle's segments as one graph."""
+    files = [(bundle / s["file"]).read_bytes() for s in manifest["segments"]]
+    return networks.join(files)
+
+
+def whole_model(graph: Graph) -> bytes:
+    """The multi-exit model in one piece: all its logits and stop logits."""
+    outputs = [n for n in graph.outputs if n.startswith(("logits_", "stop_"))]
+    return networks.cut(graph, outputs)
+
+
+def write_networks(
+    manifest: dict, graph: Graph, static: np.ndarray, accuracies: list[float]
+) -> None:
+    """Writes the networks to compare with, cut out of one bundle's graph."""
+    last = len(manifest["segments"])
+    fresh(TEST_NETWORKS)
+    write_network(TEST_NETWORKS / "whole", manifest, whole_model(graph), last)
+    for k in {int(np.abs(static - accuracy).argmin()) + 1 for accuracy in accuracies}:
+        content = networks.cut(graph, [f"logits_{k:02d}"])
+        write_network(TEST_NETWORKS / f"static-{k:02d}", manifest, content, k)
+    network = networks.cut(graph, [f"logits_{last:02d}"])
+    write_network(ASSETS / "networks" / "network", manifest, network, last)
+
+
+def package(bundles: list[pathlib.Path], dataset: Dataset, count: int) -> None:
+    """Replaces what the app and its tests are packaged with."""
+    for name in ("bundles", "answers", "networks"):
+        shutil.rmtree(ASSETS / name, ignore_errors=True)
+    images = write_test_images(dataset, count)
+    labels = dataset.test.labels[:count]
+    accuracies = []
+    for bundle in bundles:
+        manifest = copy_bundle(bundle)
+        graph = joined(bundle, manifest)
+        whole = LiteRTModel(whole_model(graph))
+        answered = write_answers(bundle, whole, images)
+        accuracies.append(float(np.mean(answered == labels)))
+        print(f"{bundle.name}: accuracy {accuracies[-1]:.4f} on {count} images")
+    names = [bundle.name for bundle in bundles]
+    (ASSETS / "bundles" / "names.txt").write_text("\n".join(names) + "\n")
+    static = static_accuracies(whole, images, labels)
+    print("accuracy of each exit:", static.round(4).tolist())
+    write_networks(manifest, graph, static, accuracies)
+
+
+def fresh(folder: pathlib.Path) -> pathlib.Path:
+    """Makes `folder` empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write_json(file: pathlib.Path, content: dict) -> None:
+    """Writes `content` in one line, with its folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, separators=(",", ":")) + "\n")
+
+
+def write_checksum(folder: pathlib.Path) -> None:
+    """Writes the manifest's checksum as sha256sum does; the engine checks it."""
+    digest = hashlib.sha256((folder / "epnet.json").read_bytes()).hexdigest()
+    (folder / "epnet.json.sha256").write_text(f"{digest}  epnet.json\n")
+
+
+def main() -> None:
+    """Reads the command line and packages."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "bundles",
+        nargs="+",
+        type=pathlib.Path,
+        metavar="BUNDLE",
+        help="most accurate first",
+    )
+    parser.add_argument("--dataset", required=True, help="as for train.py")
+    parser.add_argument("--data_dir", help="as for train.py")
+    parser.add_argument("--seed", type=int, default=0, help="as for train.py")
+    parser.add_argument("--count", type=int, default=1000, help="test images")
+    arguments = parser.parse_args()
+    dataset = load_dataset(arguments.dataset, arguments.data_dir, arguments.seed)
+    package(arguments.bundles, dataset, arguments.count)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""What an evaluation works on: data, a trained network, states, controllers."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from epnet_tf import data, policies
+from epnet_tf.evaluation.plans import Plan, plan_for
+from epnet_tf.files import write_whole
+from epnet_tf.model import EPNet
+from epnet_tf.policies.learned import ControllerWeights
+from epnet_tf.training import ExitStates, compute_states, train_controllers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A trained network on a data set.
+
+    Attributes:
+        dataset: The data set.
+        model: The `EPNet` with trained classifiers.
+        plan: What is evaluated.
+        train: States that controllers are trained on.
+        validation: States that everything is tuned on.
+        test: States for the scores.
+        folder: Where trained controllers are kept.
+        recipe: What the controllers depend on, besides β and seed.
+        controller_epochs: Passes over the training states.
+        seeds: Trainings of the controllers to average.
+    """
+
+    dataset: data.Dataset
+    model: EPNet
+    plan: Plan
+    train: ExitStates
+    validation: ExitStates
+    test: ExitStates
+    folder: pathlib.Path
+    recipe: dict
+    controller_epochs: int = 10
+    seeds: int = 3
+
+
+def load_case(
+    workdir: str | os.PathLike,
+    data_dir: str | None = None,
+    betas: tuple[float, ...] = (),
+    seeds: int = 3,
+    verbose="auto",
+) -> Case:
+    """Loads what `train.py` left in a folder, and computes the exit states.
+
+    Args:
+        workdir: Folder with `config.json` and `classifiers.keras`.
+        data_dir: Folder of the data sets' files (see `epnet_tf.data.load_dataset`).
+        betas: Cost sensitivities instead of the plan's.
+        seeds: Trainings of the controllers to average.
+        verbose: As in `keras.Model.predict`.
+
+    Returns:
+        The `Case`.
+
+    Raises:
+        ValueError: If the folder has no trained classifiers.
+    """
+    workdir = pathlib.Path(workdir)
+    model_file, config_file = workdir / "classifiers.keras", workdir / "config.json"
+    if not (model_file.is_file() and config_file.is_file()):
+        raise ValueError(
+            "Expected a folder with classifiers.keras and config.json, as train.py "
+            f"leaves it. Received: '{workdir}'."
+        )
+    config = json.loads(config_file.read_text())
+    dataset = data.load_dataset(config["dataset"], data_dir, config["seed"])
+    if config["dataset"].endswith(".npz"):
+        betas = betas or tuple(config["betas"])
+    plan = plan_for(config["dataset"], betas)
+    model = keras.saving.load_model(model_file)
+    validation, test = (
+        compute_states(model, split.images, split.labels, verbose=verbose)
+        for split in (dataset.validation, dataset.test)
+    )
+    train = compute_states(
+        model, _augmented(dataset), dataset.train.labels, verbose=verbose
+    )
+    return Case(
+        dataset,
+        model,
+        plan,
+        mixed(train, validation, plan.validation_repeats),
+        validation,
+        test,
+        folder=workdir / "controllers",
+        recipe={
+            "classifiers": hashlib.sha256(model_file.read_bytes()).hexdigest(),
+            "validation_repeats": plan.validation_repeats,
+        },
+        controller_epochs=config["schedule"]["controller_epochs"],
+        seeds=seeds,
+    )
+
+
+def mixed(train: ExitStates, validation: ExitStates, repeats: int) -> ExitStates:
+    """Training states in random order, with validation states among them.
+
+    Args:
+        train: States of training images.
+        validation: States of held-out images.
+        repeats: How often each of the latter is taken.
+
+    Returns:
+        The states of both.
+    """
+    parts = [train, *[validation] * repeats]
+    joined = ExitStates(
+        tuple(np.concatenate(p) for p in zip(*(s.pooled for s in parts), strict=True)),
+        np.concatenate([s.logits for s in parts]),
+        np.concatenate([s.labels for s in parts]),
+    )
+    return joined.take(np.random.default_rng(0).permutation(len(joined)))
+
+
+def with_controllers(model: EPNet, controller) -> EPNet:
+    """The same main branch and classifiers with other, untrained controllers.
+
+    Args:
+        model: An `EPNet`.
+        controller: How its controllers should be built.
+
+    Returns:
+        A new `EPNet`.
+    """
+    config = model.get_config()
+    config["controller"] = keras.saving.serialize_keras_object(controller)
+    twin = EPNet.from_config(config)
+    for layer, trained in zip(twin.layers, model.layers, strict=True):
+        if not layer.name.startswith("controller_"):
+            layer.set_weights(trained.get_weights())
+    return twin
+
+
+def trained_controllers(
+    case: Case, name: str, model: EPNet | None = None, betas: tuple[float, ...] = ()
+) -> tuple[list[list[ControllerWeights]], float]:
+    """Controllers for some β from all seeds, trained now or as they were kept.
+
+    What is kept, and scored, is rounded to half precision: a third of a megabyte for
+    one β and three seeds.
+
+    Args:
+        case: The case.
+        name: Name of the files.
+        model: The `EPNet` whose controllers are meant, if not the case's.
+        betas: Cost sensitivities; by default all of the plan.
+
+    Returns:
+        For each β, for each seed, the weights; and the seconds that a training of all
+        β took.
+    """
+    model, betas = model or case.model, betas or case.plan.all_betas
+    found = []
+    for seed in range(case.seeds):
+        recipe = case.recipe | {
+            "betas": betas,
+            "seed": seed,
+            "epochs": case.controller_epochs,
+            "controller": model.get_config()["controller"],
+        }
+        file = case.folder / f"{name}-{seed}.npz"
+        kept = _read(file, json.dumps(recipe, sort_keys=True))
+        if kept is None:
+            kept = _train(case, model, betas, seed)
+            _write(file, json.dumps(recipe, sort_keys=True), *kept)
+            kept = _read(file, json.dumps(recipe, sort_keys=True))
+        found.append(kept)
+    weights = [list(of_seeds) for of_seeds in zip(*(w for w, _ in found), strict=True)]
+    return weights, float(np.median([seconds for _, seconds in found]))
+
+
+def _augmented(dataset: data.Dataset):
+    """The training images as the network sees them while it is trained."""
+    images = dataset.train.images
+    if dataset.augment is None:
+        return images
+    parts = [
+        dataset.augment(tf.constant(images[i : i + 1000]), [0, i]).numpy()
+        for i in range(0, len(images), 1000)
+    ]
+    return np.concatenate(parts)
+
+
+def _train(case, model, betas, seed) -> tuple[list[ControllerWeights], float]:
+    start = time.perf_counter()
+    sweep = train_controllers(
+        model, case.train, betas, seed, case.controller_epochs, verbose=0
+    )
+    seconds = time.perf_counter() - start
+    weights = []
+    for i in range(len(betas)):
+        sweep.assign(i)
+        weights.append(policies.controller_weights(model))
+    return weights, seconds
+
+
+def _write(file, recipe: str, weights: list[ControllerWeights], seconds: float):
+    arrays = {
+        f"{i}/{exit_number}/{kind}/{k}": array.astype("float16") if not kind else array
+        for i, of_beta in enumerate(weights)
+        for exit_number, of_exit in enumerate(of_beta)
+        for kind, of_kind in enumerate(of_exit)
+        for k, array in enumerate(of_kind)
+    }
+    with write_whole(file) as path, path.open("wb") as stream:
+        np.savez_compressed(stream, recipe=recipe, seconds=seconds, **arrays)
+
+
+def _read(file, recipe: str) -> tuple[list[ControllerWeights], float] | None:
+    """What was written, if it was for the same recipe."""
+    if not file.exists():
+        return None
+    with np.load(file) as kept:
+        if str(kept["recipe"]) != recipe:
+            return None
+        weights: dict = {}
+        for key in kept.files:
+            if "/" in key:
+                i, exit_number, kind, _ = map(int, key.split("/"))
+                array = kept[key]
+                of_exit = weights.setdefault(i, {}).setdefault(exit_number, ([], []))
+                of_exit[kind].append(array if kind else array.astype("float32"))
+        in_order = [
+            [of_beta[e] for e in range(len(of_beta))]
+            for of_beta in (weights[i] for i in range(len(weights)))
+        ]
+        return in_order, float(kept["seconds"])

@@ -1,0 +1,94 @@
+"""One model over its range of β: the curve as numbers, as a table and as a picture."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from epnet_tf.evaluation import reports
+from epnet_tf.policies import Score
+
+_STYLES = {
+    "epnet": {"color": "#d62728", "marker": "o", "lw": 2.4, "zorder": 3},
+    "softmax-gate-tuned": {"color": "#2171b5", "marker": "v"},
+    "static": {"color": "0.35", "marker": "s", "ls": "-."},
+    "resnet": {"color": "black", "marker": "*", "ms": 10},
+}
+
+
+def curve_betas(beta_range: tuple[float, float], count: int = 9) -> tuple[float, ...]:
+    """β over a range, evenly on a logarithmic scale, both ends included."""
+    return tuple(np.geomspace(*beta_range, count).tolist())
+
+
+def curve(
+    beta_range: tuple[float, float], scores: dict[str, list[list[Score]]]
+) -> dict:
+    """Gathers a curve as it stands in `metrics.json`.
+
+    Args:
+        beta_range: Lowest and highest cost sensitivity, percentage points per MAC.
+        scores: For each policy, for each of `curve_betas`, its scores (one for each
+            seed).
+
+    Returns:
+        `beta_range` and `policies`: for each name a row for each β, as in
+        `reports.metrics`.
+    """
+    betas = curve_betas(beta_range)
+    return {
+        "beta_range": list(beta_range),
+        "policies": {
+            name: [reports.row(beta, s) for beta, s in zip(betas, rows, strict=True)]
+            for name, rows in scores.items()
+        },
+    }
+
+
+def table(metrics: dict) -> str:
+    """The curve in a table: benefits side by side, and what EPNet spends for its own.
+
+    Args:
+        metrics: What `metrics.json` holds.
+
+    Returns:
+        Lines for a terminal.
+    """
+    policies = metrics["curve"]["policies"]
+    others = [name for name in policies if name != "epnet"]
+    lines = [
+        "benefit over the range of β, one model:",
+        f"{'beta':>8}{'epnet':>8}{'accuracy':>10}{'of full':>9}"
+        + "".join(f"{name:>20}" for name in others),
+    ]
+    for i, row in enumerate(policies["epnet"]):
+        lines.append(
+            f"{row['beta']:8.1e}{row['benefit']:8.2f}{row['accuracy']:10.2%}"
+            f"{row['mean_macs'] / metrics['full_macs']:9.1%}"
+            + "".join(f"{policies[name][i]['benefit']:20.2f}" for name in others)
+        )
+    return "\n".join(lines) + "\n"
+
+
+def accuracy_against_macs(metrics: dict) -> Figure:
+    """What each policy gets right for what it spends: a point for each β.
+
+    Args:
+        metrics: What `metrics.json` holds, with a curve.
+
+    Returns:
+        The figure.
+    """
+    low, high = metrics["curve"]["beta_range"]
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, rows in metrics["curve"]["policies"].items():
+        points = sorted({(r["mean_macs"] / 1e6, 100.0 * r["accuracy"]) for r in rows})
+        axes.plot(*np.transpose(points), label=name, **_STYLES[name])
+    axes.set(
+        xlabel="mean multiply-adds of an image (million)",
+        ylabel="accuracy (%)",
+        title=f"{metrics['dataset']}: one model, β from {low:g} to {high:g}",
+    )
+    axes.set_xlim(left=0.0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

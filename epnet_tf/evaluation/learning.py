@@ -1,0 +1,214 @@
+"""How controllers learn: exact gradient against REINFORCE, and how fast it all goes."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from epnet_tf import objective, policies
+from epnet_tf.evaluation.case import Case
+from epnet_tf.policies import Policy
+from epnet_tf.training import ControllerSweep, ControllerTrainer, ExitStates
+from epnet_tf.training.reinforce import ReinforceSweep
+
+_BATCH = 512
+_RATE = 3e-3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Learning:
+    """Benefit while controllers are trained, by the exact gradient and by REINFORCE.
+
+    Attributes:
+        beta: Cost sensitivity, percentage points per MAC.
+        steps: [T]; training steps at which the benefit was measured.
+        curves: `exact` and `reinforce` to the benefit on validation images [seeds, T].
+        policies: The policies that REINFORCE ended with, one for each seed.
+    """
+
+    beta: float
+    steps: np.ndarray
+    curves: dict[str, np.ndarray]
+    policies: list[Policy]
+
+    def summary(self) -> dict:
+        """Final benefits, and the steps to reach what REINFORCE ends with."""
+        exact, sampled = (
+            self.curves[name].mean(axis=0) for name in ("exact", "reinforce")
+        )
+        goal = sampled[-1]
+        return {
+            "beta": self.beta,
+            "steps": int(self.steps[-1]),
+            "exact_final": float(exact[-1]),
+            "reinforce_final": float(goal),
+            "reinforce_std": float(self.curves["reinforce"][:, -1].std()),
+            "exact_std": float(self.curves["exact"][:, -1].std()),
+            "exact_steps_to_reinforce_final": _first(self.steps, exact >= goal),
+            "reinforce_steps_to_it": _first(self.steps, sampled >= goal),
+        }
+
+
+class BenefitRecorder(keras.callbacks.Callback):
+    """Measures a sweep's first policy on held-out states while it is trained.
+
+    Args:
+        states: The states.
+        every: Training steps from one measurement to the next.
+    """
+
+    def __init__(self, states: ExitStates, every: int):
+        super().__init__()
+        self.states, self.every = states, every
+        self.steps: list[int] = []
+        self.benefits: list[float] = []
+
+    def on_train_begin(self, logs=None):
+        """Measures the start."""
+        self._measure(0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Measures, if it is time."""
+        step = int(self.model.optimizer.iterations)
+        if step % self.every == 0:
+            self._measure(step)
+
+    def _measure(self, step: int):
+        sweep = self.model
+        stops = sweep.predict_on_batch(self.states.inputs)[0]
+        exits = np.asarray(objective.first_stop(stops)) + 1
+        score = policies.score_exits(exits, self.states, np.asarray(sweep.macs))
+        self.steps.append(step)
+        self.benefits.append(score.benefit(sweep.betas[0]))
+
+
+def compare(case: Case, max_images: int = 2000, every: int = 10) -> Learning:
+    """Trains controllers for the plan's β both ways, with the same seeds and steps.
+
+    Args:
+        case: The case.
+        max_images: Validation images to measure on.
+        every: Training steps from one measurement to the next.
+
+    Returns:
+        The `Learning`.
+    """
+    held_out = case.validation.take(slice(max_images))
+    beta = case.plan.table_beta
+    curves: dict[str, list] = {"exact": [], "reinforce": []}
+    ended: list[Policy] = []
+    for seed in range(case.seeds):
+        for name, kind in (("exact", ControllerSweep), ("reinforce", ReinforceSweep)):
+            sweep = kind(case.model, [beta], seed)
+            recorder = BenefitRecorder(held_out, every)
+            _fit(sweep, case.train, case.controller_epochs, [recorder])
+            curves[name].append(recorder.benefits)
+        sweep.assign(0)
+        weights = policies.controller_weights(case.model)
+        ended.append(policies.epnet(case.model, weights=weights, name="reinforce"))
+    return Learning(
+        beta,
+        np.array(recorder.steps),
+        {name: np.array(values) for name, values in curves.items()},
+        ended,
+    )
+
+
+def gradient_noise(case: Case, batches: int = 50, warm_up_steps: int = 100) -> dict:
+    """How much the gradient of a batch scatters, at the same point of the weights.
+
+    Args:
+        case: The case.
+        batches: Batches to compute the gradient of.
+        warm_up_steps: Steps of exact training that lead to the point.
+
+    Returns:
+        `exact` and `reinforce`: variance of the gradient over batches (the sum over
+        weights) divided by the squared length of the mean exact gradient; `ratio` of
+        the two; `point` says after how many steps.
+    """
+    beta, states = case.plan.table_beta, case.train
+    exact = ControllerSweep(case.model, [beta], 0)
+    _fit(exact, states.take(slice(warm_up_steps * _BATCH)), 1)
+    sampled = ReinforceSweep(case.model, [beta], 0)
+    for mine, theirs in zip(sampled.weights, exact.weights, strict=True):
+        mine.assign(theirs)
+    rng = np.random.default_rng(0)
+    gradients: dict[str, list[np.ndarray]] = {"exact": [], "reinforce": []}
+    of_sweep = {
+        "exact": _gradient_function(exact),
+        "reinforce": _gradient_function(sampled),
+    }
+    for _ in range(batches):
+        batch = states.take(rng.integers(0, len(states), _BATCH))
+        for name, gradient in of_sweep.items():
+            x = {k: tf.constant(v) for k, v in batch.inputs.items()}
+            gradients[name].append(gradient(x, batch.correct.astype("float32")).numpy())
+    length = np.sum(np.mean(gradients["exact"], axis=0) ** 2)
+    noise = {
+        name: float(np.var(found, axis=0, ddof=1).sum() / length)
+        for name, found in gradients.items()
+    }
+    return noise | {
+        "ratio": noise["reinforce"] / noise["exact"],
+        "point": warm_up_steps,
+        "batch": _BATCH,
+    }
+
+
+def seconds_on_images(case: Case, steps: int = 50, batch_size: int = 64) -> float:
+    """Seconds of a step that trains the controllers of one β on images.
+
+    Args:
+        case: The case.
+        steps: Steps to measure.
+        batch_size: Images in a batch, the paper's.
+
+    Returns:
+        Seconds for an image.
+    """
+    trainer = ControllerTrainer(case.model, beta=case.plan.table_beta)
+    trainer.compile(keras.optimizers.AdamW(_RATE, weight_decay=1e-2))
+    train = case.dataset.train
+    count = steps * batch_size
+    images, labels = train.images[:count], train.labels[:count]
+    trainer.fit(images[:batch_size], labels[:batch_size], batch_size, verbose=0)
+    start = time.perf_counter()
+    trainer.fit(images, labels, batch_size, verbose=0)
+    return (time.perf_counter() - start) / len(images)
+
+
+def _fit(sweep: ControllerSweep, states: ExitStates, epochs: int, callbacks=()) -> None:
+    """Trains as `train_controllers` does, for any kind of sweep."""
+    steps = epochs * -(-len(states) // _BATCH)
+    schedule = keras.optimizers.schedules.CosineDecay(_RATE, steps)
+    sweep.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-2))
+    sweep.fit(
+        states.inputs,
+        states.correct.astype("float32"),
+        batch_size=_BATCH,
+        epochs=epochs,
+        callbacks=list(callbacks),
+        verbose=0,
+    )
+
+
+def _gradient_function(sweep: ControllerSweep):
+    """(inputs, correct) to the loss's gradient in one vector; without dropout."""
+
+    @tf.function
+    def gradient(x, correct):
+        with tf.GradientTape() as tape:
+            loss = sweep.compute_loss(x, correct, sweep(x, training=False))
+        found = tape.gradient(loss, sweep.trainable_weights)
+        return tf.concat([tf.reshape(g, [-1]) for g in found], axis=0)
+
+    return gradient
+
+
+def _first(steps: np.ndarray, reached: Sequence[bool]) -> int | None:
+    """The first step at which something is so, or None."""
+    return int(steps[np.argmax(reached)]) if np.any(reached) else None

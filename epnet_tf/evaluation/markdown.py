@@ -1,0 +1,262 @@
+"""A report for reading: `report.json` as Markdown, the paper's numbers beside ours."""
+
+from collections.abc import Sequence
+
+from epnet_tf.evaluation import paper
+
+_CAPTIONS = {
+    "benefit": "Benefit against cost sensitivity (the paper's Figure 6)",
+    "exit-rates": "Who has left by which exit (Figures 7 and 8)",
+    "exit-profile": "Accuracy and exit rate of each exit (Figure 9)",
+    "learning": "Benefit while training: exact gradient and REINFORCE (Figure 10)",
+    "way-to-hindsight": "The way from the best static exit to hindsight",
+    "accuracy-against-macs": "Accuracy for compute",
+    "calibration": "Calibration of the exits",
+    "examples": "Images by the exit that they left through",
+}
+
+
+def report(content: dict, figures: Sequence[str]) -> str:
+    """The report of one data set.
+
+    Args:
+        content: What `report.json` holds.
+        figures: Names of the figures beside it.
+
+    Returns:
+        Markdown.
+    """
+    parts = [
+        f"# {content['dataset']}\n",
+        _introduction(content),
+        "## Aims\n",
+        table(["aim", "reached", ""], _aims(content)),
+        "## Benefit (Figure 6)\n",
+        _benefits(content),
+        _paper_benefits(content),
+        f"## Budgeted classification (Table 1), β = {_beta(content):g}\n",
+        _table_1(content),
+    ]
+    if "table2" in content:
+        parts += ["## Controllers (Table 2)\n", _table_2(content)]
+    parts += [
+        "## Exact gradient and REINFORCE (Figure 10)\n",
+        _learning(content),
+        "## Exits\n",
+        _exits(content),
+        "## Figures\n",
+    ]
+    parts += [
+        f"{caption}:\n\n![{caption}]({name}.png)\n"
+        for name, caption in _CAPTIONS.items()
+        if name in figures
+    ]
+    return "\n".join(parts)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table.
+
+    Args:
+        head: Names of the columns.
+        rows: Cells.
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _beta(content) -> float:
+    return content["settings"]["table_beta"]
+
+
+def _introduction(content) -> str:
+    settings, sweep = content["settings"], content["sweep"]
+    return (
+        f"`{content['command']}`, {content['seconds']:.0f} s. "
+        f"Test set of {settings['test_images']:,} images; the full network takes "
+        f"{content['full_macs'] / 1e6:.2f} M multiply-adds and is right on "
+        f"{content['exits'][-1]['accuracy']:.2%}. Learned policies are means of "
+        f"{settings['seeds']} seeds of the controllers. All policies work on the same "
+        "exits, are trained and tuned on training and validation images, and pay for "
+        "what they execute. `backward-induction` is charged as if its trees were "
+        "controllers; entropies are in nats.\n\n"
+        f"The controllers of {sweep['betas']} β were trained together on cached states "
+        f"in {sweep['seconds']:.0f} s; on images, one β would take "
+        f"{sweep['seconds_on_images']:.0f} s: {sweep['times_faster']:.0f} times as "
+        "long for all.\n"
+    )
+
+
+def _aims(content) -> list[list[str]]:
+    """What we set out for, and whether it came so; a miss is called a miss."""
+    settings, rows = content["settings"], []
+    for beta in content["betas"]:
+        lead = benefit(content, "epnet", beta) - benefit(
+            content, "softmax-per-exit", beta
+        )
+        goal = float(settings["leads"].get(beta, 0.0))
+        rows.append(
+            [
+                f"{goal:g} points above `softmax-per-exit` at β = {beta:g}",
+                f"{lead:+.2f}",
+                _verdict(lead >= goal),
+            ]
+        )
+    if settings["way"] is not None:
+        for ways in content["way_to_hindsight"]:
+            if ways["beta"] in content["betas"]:
+                rows.append(
+                    [
+                        f"{settings['way']:g}% of the way from `static` to `hindsight` "
+                        f"at β = {ways['beta']:g}",
+                        f"{ways['epnet']:.1f}%",
+                        _verdict(ways["epnet"] >= settings["way"]),
+                    ]
+                )
+    at_share = content["at_share"]
+    if at_share is not None:
+        rows.append(
+            [
+                f"{settings['share_accuracy']}% right with {at_share['share']:.1%} of "
+                f"the compute (the paper: {at_share['paper']}%)",
+                f"{at_share['accuracy']:.2f}% with {at_share['spent']:.1%}; the last "
+                f"exit: {at_share['last_exit']:.2f}%",
+                _verdict(at_share["accuracy"] >= settings["share_accuracy"]),
+            ]
+        )
+    return rows
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "**missed**"
+
+
+def benefit(content: dict, policy: str, beta: float) -> float:
+    """A policy's benefit at one β, from a report."""
+    rows = content["policies"][policy]
+    return next(r["benefit"] for r in rows if r["beta"] == beta)
+
+
+def _benefits(content) -> str:
+    betas = content["betas"]
+    rows = []
+    for name, of_betas in content["policies"].items():
+        cells = {r["beta"]: r for r in of_betas if r["beta"] in betas}
+        rows.append(
+            [f"`{name}`", *(_cell(cells[b]) if b in cells else "" for b in betas)]
+        )
+    return table(["policy", *(f"β = {b:g}" for b in betas)], rows)
+
+
+def _cell(row) -> str:
+    spread = f" ± {row['benefit_std']:.2f}" if row["seeds"] > 1 else ""
+    return f"{row['benefit']:.2f}{spread}"
+
+
+def _paper_benefits(content) -> str:
+    name, rows = content["dataset"], []
+    for policy, beta, number in paper.BENEFITS.get(name, ()):
+        if beta in content["betas"]:
+            ours = benefit(content, policy, beta)
+            rows.append([f"`{policy}` at β = {beta:g}", f"{number:.2f}", f"{ours:.2f}"])
+    for beta, lead in paper.LEADS.get(name, {}).items():
+        if beta in content["betas"]:
+            best = max(benefit(content, p, beta) for p in paper.BASELINES)
+            ours = benefit(content, "epnet", beta) - best
+            text = f"lead of `epnet` over the paper's best baseline at β = {beta:g}"
+            rows.append([text, f"{lead:.2f}", f"{ours:.2f}"])
+    return table(["", "paper", "ours"], rows) if rows else ""
+
+
+def _table_1(content) -> str:
+    rows = []
+    for r in content["table1"]:
+        theirs = [f"{x:.2f}" for x in r["paper"]] if r["paper"] else ["", ""]
+        rows.append(
+            [
+                f"`{r['policy']}`",
+                f"{r['budget_accuracy']:.2f} ({r['rank']})",
+                theirs[0],
+                f"{r['accuracy']:.2f}",
+                theirs[1],
+                "yes" if r["complete"] else f"no, {r['share']:.1%}",
+            ]
+        )
+    head = ["policy", "acc within budget (rank)", "paper", "acc", "paper", "completes"]
+    return table(head, rows)
+
+
+def _table_2(content) -> str:
+    rows = []
+    for i, r in enumerate(content["table2"], start=1):
+        ours = r["paper"] is None
+        cells = [
+            f"{r['benefit']:.2f} ± {r['benefit_std']:.2f}",
+            f"{100 * r['accuracy']:.2f}",
+            f"{r['mean_macs'] / 1e6:.2f} M",
+            f"{r['controller_macs'] / 1e3:.2f} k",
+        ]
+        theirs = ["", "", "", ""]
+        if not ours:
+            benefit_, accuracy, macs, controller = r["paper"]
+            theirs = [
+                f"{benefit_:.2f}",
+                f"{accuracy:.2f}",
+                f"{macs / 1e6:.2f} M",
+                f"{controller / 1e3:.2f} k",
+            ]
+        both = [cell for pair in zip(cells, theirs, strict=True) for cell in pair]
+        sizes = ["ours", ""] if ours else [str(list(r["f_in"])), str(list(r["f_cat"]))]
+        rows.append([str(i), *sizes, *both])
+    head = ["", "f_in", "f_cat", "benefit", "paper", "accuracy", "paper"]
+    return table([*head, "network", "paper", "controller", "paper"], rows)
+
+
+def _learning(content) -> str:
+    found = content["learning"]
+    noise = found["gradient_noise"]
+    steps = found["exact_steps_to_reinforce_final"]
+    reached = (
+        f"the exact gradient is there after {steps:,}"
+        if steps is not None
+        else "the exact gradient does not get there"
+    )
+    return (
+        f"At β = {found['beta']:g}, on validation images: after {found['steps']:,} "
+        f"steps REINFORCE is at {found['reinforce_final']:.2f} ± "
+        f"{found['reinforce_std']:.2f}, the exact gradient at "
+        f"{found['exact_final']:.2f} ± {found['exact_std']:.2f}. What REINFORCE ends "
+        f"with it first reaches after {found['reinforce_steps_to_it']:,} steps; "
+        f"{reached}. At the same point (after {noise['point']} steps of exact "
+        f"training, batches of {noise['batch']}) the variance of the gradient, in "
+        f"units of its squared length, is {noise['exact']:.3g} exact and "
+        f"{noise['reinforce']:.3g} by REINFORCE: {noise['ratio']:.1f} times as much.\n"
+    )
+
+
+def _exits(content) -> str:
+    rows = []
+    for i, (e, profile, sure) in enumerate(
+        zip(
+            content["exits"],
+            content["exit_profile"],
+            content["calibration"],
+            strict=True,
+        ),
+        start=1,
+    ):
+        left = profile["accuracy_left"]
+        rows.append(
+            [
+                str(i),
+                f"`{e['layer']}`",
+                f"{e['cumulative_macs'] / 1e6:.2f} M",
+                f"{profile['accuracy_all']:.2%}",
+                "" if left is None else f"{left:.2%}",
+                f"{profile['rate']:.2%}",
+                f"{100 * sure['error']:.1f}",
+            ]
+        )
+    head = ["exit", "after", "multiply-adds", "accuracy on all"]
+    head += ["accuracy on those that left", "exit rate", "calibration error"]
+    return table(head, rows)

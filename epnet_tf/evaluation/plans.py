@@ -1,0 +1,116 @@
+"""What is evaluated on each data set: the paper's settings, and what we aim at."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from epnet_tf.evaluation import paper
+from epnet_tf.model import PaperController
+
+_PAPER_CONTROLLER = PaperController((10, 10, 10), (10, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Settings of an evaluation.
+
+    Attributes:
+        betas: Cost sensitivities of Figure 6, percentage points per MAC.
+        table_beta: β of Table 1 and of Figures 9 and 10.
+        exit_betas: β of the panels of cumulative exit rates (Figures 7 and 8).
+        more_betas: Further β at which policies are scored.
+        paper_controller: The paper's controller for the data set.
+        share: The paper's share of the full network's compute, or None.
+        validation_repeats: How often the validation states are mixed into those that
+            the controllers are trained on. On images that the network has fitted it is
+            surer of itself than it will be.
+        leads: β to the lead over `softmax-per-exit` that we aim at, points.
+        way: Per cent of the way from `static` to `hindsight` that we aim at.
+        share_accuracy: Accuracy aimed at with the paper's share, per cent.
+    """
+
+    betas: tuple[float, ...]
+    table_beta: float
+    exit_betas: tuple[float, ...]
+    more_betas: tuple[float, ...] = ()
+    paper_controller: PaperController = _PAPER_CONTROLLER
+    share: float | None = None
+    validation_repeats: int = 0
+    leads: Mapping[float, float] = dataclasses.field(default_factory=dict)
+    way: float | None = None
+    share_accuracy: float | None = None
+
+    @property
+    def all_betas(self) -> tuple[float, ...]:
+        """Every β that is scored, ascending."""
+        found = {*self.betas, self.table_beta, *self.exit_betas, *self.more_betas}
+        return tuple(sorted(found))
+
+
+_FIFTHS = (2e-7, 4e-7, 6e-7, 8e-7, 1e-6)
+
+PLANS = {
+    "digits": Plan((1e-6, 2e-6, 4e-6, 8e-6), 2e-6, (1e-6, 2e-6, 8e-6)),
+    "maxmin": Plan(
+        _FIFTHS,
+        2e-7,
+        (5e-7, 2.5e-6, 5e-6),
+        more_betas=(5e-8, 1e-7),
+        share=paper.SHARES["maxmin"],
+        leads={2e-7: 1.5, 4e-7: 0, 6e-7: 0, 8e-7: 0, 1e-6: 8.0},
+        way=45,
+        share_accuracy=97.2,
+    ),
+    "multiscale": Plan(
+        _FIFTHS,
+        2e-7,
+        (2e-7,),
+        more_betas=(5e-8, 1e-7),
+        share=paper.SHARES["multiscale"],
+        validation_repeats=6,
+        leads={2e-7: 0.4, 4e-7: 0.8, 6e-7: 0, 8e-7: 0, 1e-6: 1.5},
+        way=22,
+        share_accuracy=88.7,
+    ),
+    "cifar10": Plan(
+        tuple(k * 5e-7 for k in range(1, 11)),
+        5e-7,
+        (5e-7,),
+        more_betas=(1e-7, 2.5e-7),
+        paper_controller=PaperController((100, 10, 10), (100, 100, 50, 1)),
+        share=paper.SHARES["cifar10"],
+        validation_repeats=6,
+        leads={k * 5e-7: 0.3 for k in range(1, 11)},
+        way=15,
+        share_accuracy=88.6,
+    ),
+}
+
+
+def plan_for(dataset: str, betas: Sequence[float] = ()) -> Plan:
+    """The plan for a data set.
+
+    Args:
+        dataset: Name of the data set.
+        betas: Cost sensitivities to take instead of the plan's; a data set without a
+            plan needs them.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: If there are no β, or one is negative.
+    """
+    if any(not beta >= 0 for beta in betas):
+        raise ValueError(f"Expected beta >= 0. Received: {list(betas)}.")
+    if not betas:
+        if dataset not in PLANS:
+            raise ValueError(
+                f"Expected at least one beta for the data set '{dataset}', for which "
+                "there is no plan. Received: none."
+            )
+        return PLANS[dataset]
+    betas = tuple(sorted(set(betas)))
+    base = PLANS.get(dataset, Plan(betas, betas[0], ()))
+    return dataclasses.replace(
+        base, betas=betas, table_beta=betas[0], exit_betas=betas[:3], more_betas=()
+    )

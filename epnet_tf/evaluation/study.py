@@ -1,0 +1,185 @@
+"""The evaluation of one data set: from a trained network to report and figures."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import time
+
+import numpy as np
+from absl import logging
+from matplotlib.figure import Figure
+
+from epnet_tf.evaluation import (
+    contest,
+    exit_figures,
+    figures,
+    learning,
+    markdown,
+    policy_figures,
+    reports,
+    tables,
+)
+from epnet_tf.evaluation.case import Case, load_case, trained_controllers
+from epnet_tf.evaluation.contest import Outcomes
+from epnet_tf.files import write_whole
+
+
+def evaluate(
+    workdir: str | os.PathLike,
+    results_dir: str | os.PathLike,
+    data_dir: str | None = None,
+    betas: tuple[float, ...] = (),
+    seeds: int = 3,
+    command: str = "",
+) -> dict:
+    """Scores all policies on a trained network, and writes tables and figures.
+
+    Writes `report.json`, `report.md` and the figures as PNG and SVG. Controllers are
+    trained if `workdir/controllers` does not have them yet.
+
+    Args:
+        workdir: Folder with `config.json` and `classifiers.keras`, as `train.py`
+            leaves it.
+        results_dir: Folder of the results; that of the data set is made in it.
+        data_dir: Folder of the data sets' files (see `epnet_tf.data.load_dataset`).
+        betas: Cost sensitivities instead of the paper's.
+        seeds: Trainings of the controllers to average.
+        command: What the user typed, for the report.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        ValueError: If the folder has no trained classifiers, or there is no β.
+    """
+    case = load_case(workdir, data_dir, betas, seeds, verbose=0)
+    logging.info("%s: exit states are computed.", case.dataset.name)
+    report, drawings = study(case)
+    report["command"] = command
+    folder = pathlib.Path(results_dir) / case.dataset.name
+    for name, figure in drawings.items():
+        for ending in ("png", "svg"):
+            figures.save(figure, folder / f"{name}.{ending}")
+    with write_whole(folder / "report.json") as path:
+        path.write_text(json.dumps(report, indent=1))
+    with write_whole(folder / "report.md") as path:
+        path.write_text(markdown.report(report, sorted(drawings)))
+    return report
+
+
+def study(case: Case) -> tuple[dict, dict[str, Figure]]:
+    """All tables and figures of a case.
+
+    Args:
+        case: The case.
+
+    Returns:
+        The report, as `report.json` holds it (without the command), and the figures
+        by name.
+    """
+    start = time.perf_counter()
+    found = contest.contestants(case)
+    logging.info("Policies are made: %.0f s.", time.perf_counter() - start)
+    learned = learning.compare(case)
+    found["reinforce"] = {learned.beta: learned.policies}
+    logging.info("Learning is compared: %.0f s.", time.perf_counter() - start)
+    noise = learning.gradient_noise(case)
+    results = contest.outcomes(found, case.test)
+    report = _report(case, results)
+    report["learning"] = learned.summary() | {"gradient_noise": noise}
+    report["sweep"] = sweep_speed(case)
+    report["seconds"] = time.perf_counter() - start
+    return report, _figures(case, results, report, learned)
+
+
+def sweep_speed(case: Case) -> dict:
+    """How long all β take on cached states, and one β on images.
+
+    Args:
+        case: The case.
+
+    Returns:
+        `betas`, `seconds` of the sweep as it was trained, `seconds_on_images` of one β
+        for as many epochs (from 50 steps), and `times_faster` for all β.
+    """
+    _, seconds = trained_controllers(case, "epnet")
+    per_image = learning.seconds_on_images(case)
+    one_beta = per_image * len(case.train) * case.controller_epochs
+    count = len(case.plan.all_betas)
+    return {
+        "betas": count,
+        "seconds": seconds,
+        "seconds_on_images": one_beta,
+        "times_faster": one_beta * count / seconds,
+    }
+
+
+def _report(case: Case, results: Outcomes) -> dict:
+    plan, test = case.plan, case.test
+    betas = plan.all_betas
+    scores = {
+        name: [[o.score for o in of_betas[b]] for b in betas]
+        for name, of_betas in results.items()
+        if set(of_betas) == set(betas)
+    }
+    report = reports.metrics(case.model, case.dataset.name, test, betas, scores)
+    for name in results.keys() - scores.keys():
+        report["policies"][name] = [
+            tables.mean_score(results, name, beta) for beta in results[name]
+        ]
+    report["settings"] = {
+        "seeds": case.seeds,
+        "controller_epochs": case.controller_epochs,
+        "test_images": len(test),
+        **dataclasses.asdict(plan),
+    }
+    report["betas"] = list(plan.betas)
+    report["table1"] = tables.budget_table(
+        results, plan.table_beta, case.dataset.num_classes, case.dataset.name
+    )
+    if case.dataset.name == "cifar10":
+        report["table2"] = tables.controller_table(case)
+    report["way_to_hindsight"] = tables.way_to_hindsight(results)
+    report["at_share"] = tables.at_share(case)
+    report["exit_profile"] = tables.exit_profile(
+        test, results["epnet"][plan.table_beta][0].exits
+    )
+    report["calibration"] = tables.calibration(test)
+    return report
+
+
+def _figures(case: Case, results: Outcomes, report: dict, learned) -> dict:
+    plan, name, test = case.plan, case.dataset.name, case.test
+    count = case.model.num_exits
+    exits = results["epnet"][plan.table_beta][0].exits
+    answers = test.predictions[np.arange(len(test)), exits - 1]
+    groups = {
+        beta: _by_difficulty(case, results["epnet"][beta][0].exits)
+        for beta in plan.exit_betas
+    }
+    drawn = {
+        "benefit": policy_figures.benefit_against_beta([report]),
+        "exit-profile": exit_figures.exit_profile(
+            report["exit_profile"], name, plan.table_beta
+        ),
+        "learning": policy_figures.learning_curves(learned, name),
+        "way-to-hindsight": policy_figures.way_to_hindsight(report),
+        "accuracy-against-macs": policy_figures.accuracy_against_macs(report),
+        "calibration": exit_figures.calibration(report["calibration"], name),
+        "examples": exit_figures.example_sheet(
+            case.dataset.test, case.dataset.labels, exits, answers, count
+        ),
+    }
+    if groups:
+        drawn["exit-rates"] = figures.cumulative_exit_rate_panels(groups, count)
+    return drawn
+
+
+def _by_difficulty(case: Case, exits: np.ndarray) -> dict[str, np.ndarray]:
+    difficulty = case.dataset.test.difficulty
+    if difficulty is None:
+        return {"all images": exits}
+    return {
+        name: exits[difficulty == i] for i, name in enumerate(case.dataset.difficulties)
+    }

@@ -1,0 +1,54 @@
+"""Scores every policy on trained networks; writes the paper's tables and figures.
+
+    python evaluate.py --workdir=runs/maxmin --workdir=runs/cifar10 --results=results
+
+A thin script over `epnet_tf.evaluation.study`. Each folder is one that `train.py` has
+filled; what comes out is in a folder of the data set's name under --results.
+"""
+
+import json
+import pathlib
+import sys
+
+from absl import flags, logging
+
+from epnet_tf import cli
+from epnet_tf.evaluation import figures, policy_figures, study
+
+_WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder that train.py filled.")
+_RESULTS = flags.DEFINE_string("results", "results", "Folder for what comes out.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder with the .npz files; default: EPNET_DATA_DIR."
+)
+_BETA = flags.DEFINE_multi_float(
+    "beta", [], "Cost sensitivity instead of the paper's, points per multiply-add."
+)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 3, "Trainings of the controllers to average.", lower_bound=1
+)
+
+
+def main(_) -> None:
+    """Evaluates each folder, then draws all data sets side by side."""
+    logging.set_verbosity(logging.INFO)
+    results = pathlib.Path(_RESULTS.value)
+    for workdir in _WORKDIR.value:
+        study.evaluate(
+            workdir,
+            results,
+            _DATA_DIR.value,
+            tuple(_BETA.value),
+            _SEEDS.value,
+            command=f"python {' '.join(sys.argv)}",
+        )
+    files = sorted(results.glob("*/report.json"))
+    together = [json.loads(file.read_text()) for file in files]
+    for ending in ("png", "svg"):
+        figure = policy_figures.benefit_against_beta(together)
+        figures.save(figure, results / f"benefit.{ending}")
+    print("\n".join(str(file.with_name("report.md")) for file in files))
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("workdir")
+    cli.run(main)

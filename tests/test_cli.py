@@ -1,0 +1,75 @@
+"""Commands: bad input ends in one sentence on stderr and an exit code."""
+
+import zipfile
+
+import pytest
+from absl import flags
+
+from epnet_tf import cli
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs a main function as a command: exit code and stderr."""
+
+    def run(main, *arguments, positional=""):
+        monkeypatch.setattr("sys.argv", ["command", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            cli.run(main, positional)
+        return exit_.value.code, capsys.readouterr().err
+
+    yield run
+    flags.FLAGS.unparse_flags()
+
+
+def raising(error):
+    def main(_):
+        raise error
+
+    return main
+
+
+def test_success(command):
+    given = []
+    assert command(given.append, "a", "b", positional="A B") == (None, "")
+    assert given == [["command", "a", "b"]]
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (ValueError("Expected a.\n  Received: b"), "Expected a. Received: b"),
+        (FileNotFoundError(2, "No such file", "x.png"), "No such file: x.png"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_bad_input(command, error, message):
+    assert command(raising(error)) == (1, f"error: {message}\n")
+
+
+def test_mistakes_in_the_program_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["command"])
+    with pytest.raises(KeyError):
+        cli.run(raising(KeyError("x")))
+    flags.FLAGS.unparse_flags()
+
+
+def test_models_that_cannot_be_loaded(tmp_path):
+    with zipfile.ZipFile(tmp_path / "empty.keras", "w") as file:
+        file.writestr("readme", "")
+    with pytest.raises(ValueError, match=r"empty\.keras holds no model"):
+        cli.load_model(str(tmp_path / "empty.keras"))
+    with pytest.raises(ValueError, match="File not found"):
+        cli.load_model(str(tmp_path / "missing.keras"))
+
+
+def test_wrong_flags(command):
+    code, message = command(print, "--no_such_flag=1")
+    assert code == 2
+    assert message == "error: Unknown command line flag 'no_such_flag'\n"
+
+
+def test_wrong_number_of_arguments(command):
+    assert command(print, "a", positional="BUNDLE IMAGE...")[0] == 2
+    assert command(print, "a") == (2, "error: unexpected argument 'a'.\n")

@@ -1,0 +1,90 @@
+"""evaluate.py from a trained folder to report and figures."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from small_models import small_epnet, small_images
+
+from epnet_tf import ClassifierTrainer
+
+ROOT = pathlib.Path(__file__).parent.parent
+POLICIES = {
+    *("epnet", "epnet-paper", "resnet", "static", "branchynet-0.2", "branchynet-0.3"),
+    *("branchynet-tuned", "branchynet-oracle", "softmax-gate-0.2", "softmax-gate-0.1"),
+    *("softmax-gate-0.01", "softmax-gate-tuned", "softmax-gate-oracle"),
+    *("softmax-per-exit", "backward-induction", "reinforce", "hindsight"),
+}
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, ROOT / "evaluate.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """What train.py leaves: a network, barely trained, on a user's own data."""
+    x_train, y_train = small_images(240)
+    x_test, y_test = small_images(60, seed=1)
+    data = tmp_path / "mine.npz"
+    np.savez(data, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = {
+        "dataset": str(data),
+        "seed": 0,
+        "betas": [1e-5, 1e-4],
+        "schedule": {"controller_epochs": 2},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    model = small_epnet()
+    trainer = ClassifierTrainer(model)
+    trainer.compile("adam")
+    trainer.fit(x_train, y_train, epochs=1, verbose=0)
+    model.save(folder / "classifiers.keras")
+    return folder
+
+
+@pytest.mark.slow
+def test_from_a_trained_folder_to_report_and_figures(workdir, tmp_path):
+    results = tmp_path / "results"
+    arguments = (f"--workdir={workdir}", f"--results={results}", "--seeds=2")
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((results / "mine" / "report.json").read_text())
+    assert set(report["policies"]) == POLICIES
+    assert report["dataset"] == "mine" and len(report["exits"]) == 3
+    assert report["command"].startswith("python ")
+    assert {"versions", "settings", "full_macs", "table1"} <= report.keys()
+    for name, rows in report["policies"].items():
+        betas = [1e-5] if name == "reinforce" else [1e-5, 1e-4]
+        assert [row["beta"] for row in rows] == betas
+        bound = {r["beta"]: r["benefit"] for r in report["policies"]["hindsight"]}
+        for row in rows:
+            assert sum(row["exit_rates"]) == pytest.approx(1)
+            assert row["benefit"] == pytest.approx(
+                100 * row["accuracy"] - row["beta"] * row["mean_macs"]
+            )
+            assert row["benefit"] <= bound[row["beta"]] + 1e-9
+    text = (results / "mine" / "report.md").read_text()
+    for figure in (results / "mine").glob("*.png"):
+        assert f"({figure.name})" in text and figure.with_suffix(".svg").exists()
+    assert (results / "benefit.png").exists()
+    # The controllers were kept: the same numbers come out again.
+    assert run(*arguments).returncode == 0
+    again = json.loads((results / "mine" / "report.json").read_text())
+    assert again["policies"]["epnet"] == report["policies"]["epnet"]
+
+
+def test_a_folder_without_a_network(tmp_path):
+    done = run(f"--workdir={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: Expected a folder with")

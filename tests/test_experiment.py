@@ -1,0 +1,240 @@
+"""Both stages on a small data set of one's own, in one folder."""
+
+import dataclasses
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from small_models import small_backbone, small_images
+
+import epnet_tf
+from epnet_tf import data
+from epnet_tf.evaluation import reports
+from epnet_tf.training import experiment
+from epnet_tf.training.checkpoint import Checkpoint
+
+BETAS = (1e-4, 1.5e-4)
+
+
+def write_inputs(folder):
+    """A data set of 3 classes and a backbone for it; their files."""
+    x_train, y_train = small_images(120, seed=0)
+    x_test, y_test = small_images(40, seed=1)
+    file = folder / "bright.npz"
+    np.savez(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    image = keras.Input((12, 12, 1))
+    x = layers.Rescaling(1 / 255)(image)
+    small_backbone_ = small_backbone(widths=(4, 8))
+    keras.Model(image, small_backbone_(x)).save(folder / "backbone.keras")
+    return str(file), str(folder / "backbone.keras")
+
+
+def config_for(inputs, betas=BETAS, **changes):
+    dataset, backbone = inputs
+    schedule = {"epochs": 2, "batch_size": 16, "controller_epochs": 2, **changes}
+    schedule = experiment.schedule_for(dataset, backbone=backbone, **schedule)
+    return experiment.Config(dataset, schedule, betas)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    """A whole experiment: its folder and what `run` returned."""
+    workdir = tmp_path_factory.mktemp("runs") / "new" / "workdir"
+    return workdir, experiment.run(config_for(inputs), workdir, verbose=0)
+
+
+def test_files(finished):
+    workdir, _ = finished
+    assert {p.name for p in workdir.iterdir()} == {
+        "config.json",
+        "metrics.json",
+        "classifiers.keras",
+        "exits.png",
+        "logs",
+        "beta-0.0001",
+        "beta-0.00015",
+    }
+    assert list((workdir / "logs").rglob("events.out.*"))
+
+
+def test_models_are_for_their_beta(finished):
+    workdir, _ = finished
+    for beta in BETAS:
+        model = keras.saving.load_model(experiment.model_file(workdir, beta))
+        assert model.beta == beta
+
+
+@pytest.mark.parametrize(
+    "beta, folder", [(5e-7, "beta-5e-07"), (1e-6, "beta-1e-06"), (0.0, "beta-0")]
+)
+def test_folders_of_beta(tmp_path, beta, folder):
+    file = experiment.model_file(tmp_path, beta)
+    assert file == tmp_path / folder / "model.keras"
+
+
+def test_config_and_metrics(finished, inputs):
+    workdir, returned = finished
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    config = json.loads((workdir / "config.json").read_text())
+    assert metrics == returned
+    assert config == config_for(inputs).as_json() == metrics["settings"]
+    assert config["schedule"]["epochs"] == 2 and config["betas"] == list(BETAS)
+    assert set(metrics["policies"]) == {
+        "epnet", "softmax-gate-tuned", "static", "resnet",
+    }  # fmt: skip
+    for rows in metrics["policies"].values():
+        for beta, row in zip(BETAS, rows, strict=True):
+            benefit = 100 * row["accuracy"] - beta * row["mean_macs"]
+            assert row["beta"] == beta and row["seeds"] == 1
+            assert row["benefit"] == pytest.approx(benefit)
+            assert sum(row["exit_rates"]) == pytest.approx(1)
+    macs = [e["cumulative_macs"] for e in metrics["exits"]]
+    assert len(macs) >= 2 and macs == sorted(macs)
+    assert all(0 <= e["accuracy"] <= 1 for e in metrics["exits"])
+
+
+def test_metrics_are_what_the_saved_models_do_on_test_images(finished, inputs):
+    workdir, metrics = finished
+    test = data.load_dataset(inputs[0]).test
+    for i, beta in enumerate(BETAS):
+        model = keras.saving.load_model(experiment.model_file(workdir, beta))
+        prediction = model.classify(test.images)
+        row = metrics["policies"]["epnet"][i]
+        assert row["accuracy"] == pytest.approx(
+            (prediction.label == test.labels).mean()
+        )
+        assert row["mean_macs"] == pytest.approx(prediction.macs.mean())
+    resnet = metrics["policies"]["resnet"][0]
+    assert resnet["mean_macs"] == metrics["full_macs"]
+
+
+def test_the_table_tells_wins_and_losses(finished):
+    table = reports.table(finished[1])
+    for name in ("epnet", "softmax-gate-tuned", "static", "resnet", "multiply-adds"):
+        assert name in table
+    assert table.count("wins against") + table.count("LOSES against") == len(BETAS)
+    assert table.count("100.0%") >= len(BETAS)
+
+
+def test_a_second_run_returns_at_once(finished, inputs, monkeypatch):
+    workdir, metrics = finished
+
+    def never(*_):
+        raise AssertionError("nothing is left to do")
+
+    monkeypatch.setattr(data, "load_dataset", never)
+    assert experiment.run(config_for(inputs), workdir, verbose=0) == metrics
+
+
+@pytest.mark.parametrize("change", [{"epochs": 3}, {"learning_rate": 0.5}])
+def test_another_stage_one_in_the_same_folder(finished, inputs, change):
+    workdir, metrics = finished
+    with pytest.raises(ValueError) as raised:
+        experiment.run(config_for(inputs, **change), workdir, verbose=0)
+    (key, value), message = *change.items(), str(raised.value)
+    assert f"{key}={value}" in message and str(workdir) in message
+    assert "\n" not in message and len(message) < 400
+    assert json.loads((workdir / "metrics.json").read_text()) == metrics
+
+
+def test_other_betas_and_seeds_in_the_same_folder(inputs, finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "copy")
+    before = (workdir / "classifiers.keras").stat().st_mtime_ns
+    config = config_for(inputs, betas=(1e-5,), controller_epochs=1)
+    config = dataclasses.replace(config, controller_seeds=2)
+    metrics = experiment.run(config, workdir, verbose=0)
+    assert (workdir / "classifiers.keras").stat().st_mtime_ns == before
+    (row,) = metrics["policies"]["epnet"]
+    assert row["beta"] == 1e-5 and row["seeds"] == 2
+    assert (workdir / "beta-1e-05" / "model.keras").exists()
+
+
+def test_what_is_saved_is_in_float32(inputs, tmp_path):
+    config = dataclasses.replace(
+        config_for(inputs, betas=BETAS[:1]), precision="mixed_float16"
+    )
+    experiment.run(config, tmp_path, verbose=0)
+    assert keras.config.dtype_policy().name == "float32"
+    model = keras.saving.load_model(tmp_path / "classifiers.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+def test_the_papers_backbone_normalizes_within():
+    split = data.Split(small_images(20)[0], small_images(20)[1].astype("int32"))
+    dataset = data.Dataset("small", ("a", "b", "c"), split, split, split)
+    model = experiment.build_model("resnet10", dataset, exits=2)
+    (normalization,) = (x for x in model.layers if isinstance(x, layers.Normalization))
+    normal = np.asarray(normalization(split.images.astype("float32")))
+    assert normal.mean() == pytest.approx(0, abs=1e-3)
+    assert normal.std() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"backbone": "resnet99"}, "'resnet99'"),
+        ({"backbone": "missing.keras"}, "'missing.keras'"),
+        ({"batch_size": 5000}, "5000"),
+    ],
+)
+def test_bad_input_leaves_nothing(inputs, tmp_path, change, said):
+    schedule = experiment.schedule_for("npz", **{"backbone": inputs[1], **change})
+    workdir = tmp_path / "workdir"
+    with pytest.raises(ValueError) as raised:
+        experiment.run(experiment.Config(inputs[0], schedule, BETAS), workdir)
+    assert said in str(raised.value) and not workdir.exists()
+
+
+def test_a_backbone_for_other_images(inputs, tmp_path):
+    keras.Model(*[keras.Input((8, 8, 1))] * 2).save(tmp_path / "other.keras")
+    config = config_for((inputs[0], str(tmp_path / "other.keras")))
+    with pytest.raises(ValueError, match=r"shape \[12, 12, 1\].*for \[8, 8, 1\]"):
+        experiment.run(config, tmp_path / "workdir", verbose=0)
+
+
+def test_checkpoint_of_half_the_training_goes_on_as_if_whole(inputs, tmp_path):
+    dataset = data.load_dataset(inputs[0])
+    train, steps = dataset.train, data.steps_per_epoch(dataset.train, 16)
+
+    def train_until(epochs, file):
+        keras.utils.set_random_seed(0)
+        model = experiment.build_model(inputs[1], dataset)
+        trainer = epnet_tf.ClassifierTrainer(model)
+        trainer.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+        checkpoint = Checkpoint(tmp_path / file, steps)
+        begin = checkpoint.restore(trainer)
+        trainer.fit(
+            data.training_pipeline(train, 16, 0, begin),
+            steps_per_epoch=steps,
+            initial_epoch=begin,
+            epochs=epochs,
+            callbacks=[checkpoint],
+            verbose=0,
+        )
+        return begin, model.get_weights()
+
+    _, whole = train_until(4, "whole.weights.h5")
+    assert train_until(2, "halves.weights.h5")[0] == 0
+    begin, halves = train_until(4, "halves.weights.h5")
+    assert begin == 2
+    for a, b in zip(whole, halves, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_steps_that_loss_scaling_left_out_are_no_epochs_left_out(tmp_path):
+    trainer = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    trainer.compile(keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD()))
+    checkpoint = Checkpoint(tmp_path / "c.weights.h5", steps_per_epoch=10)
+    checkpoint.restore(trainer)
+    trainer.optimizer.inner_optimizer.iterations.assign(27)  # of 30
+    checkpoint.set_model(trainer)
+    checkpoint.on_epoch_end(2)
+    assert checkpoint.restore(trainer) == 3

@@ -8,7 +8,6 @@ filled; what comes out is in a folder of the data set's name under --results.
 
 import json
 import pathlib
-import sys
 
 from absl import flags, logging
 
@@ -39,7 +38,6 @@ def main(_) -> None:
             _DATA_DIR.value,
             tuple(_BETA.value),
             _SEEDS.value,
-            command=f"python {' '.join(sys.argv)}",
         )
     files = sorted(results.glob("*/report.json"))
     together = [json.loads(file.read_text()) for file in files]

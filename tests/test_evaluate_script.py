@@ -5,11 +5,13 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from small_models import small_epnet, small_images
 
 from epnet_tf import ClassifierTrainer
+from epnet_tf.evaluation import sample
 
 ROOT = pathlib.Path(__file__).parent.parent
 POLICIES = {
@@ -78,6 +80,14 @@ def test_from_a_trained_folder_to_report_and_figures(workdir, tmp_path):
     for figure in (results / "mine").glob("*.png"):
         assert f"({figure.name})" in text and figure.with_suffix(".svg").exists()
     assert (results / "benefit.png").exists()
+    said, found = sample.recompute(
+        keras.saving.load_model(workdir / "classifiers.keras"),
+        workdir / "controllers",
+        results / "mine" / "sample.npz",
+    )
+    assert {"epnet at 1e-05", "resnet"} <= said.keys() == found.keys()
+    for name, score in said.items():
+        np.testing.assert_allclose(found[name], score, rtol=0.02)
     # The controllers were kept: the same numbers come out again.
     assert run(*arguments).returncode == 0
     again = json.loads((results / "mine" / "report.json").read_text())

@@ -127,10 +127,10 @@ def test_controllers_are_kept_for_one_recipe(model, tmp_path):
     states = epnet_tf.compute_states(model, images, labels, verbose=0)
     weights = policies.controller_weights(model)
     file = tmp_path / "kept" / "epnet-0.npz"
-    assert case._read(file, "these") is None
+    assert case._recipe(file) == ""
     case._write(file, "these", [weights, weights], 1.5)
-    (one, other), seconds = case._read(file, "these")
-    assert seconds == 1.5 and case._read(file, "others") is None
+    (one, other), seconds = case._read(file)
+    assert seconds == 1.5 and case._recipe(file) == "these"
     for kept in (one, other):
         np.testing.assert_allclose(
             policies.stop_logits(model, states, weights=kept),

@@ -174,14 +174,30 @@ def trained_controllers(
             "controller": model.get_config()["controller"],
         }
         file = case.folder / f"{name}-{seed}.npz"
-        kept = _read(file, json.dumps(recipe, sort_keys=True))
-        if kept is None:
-            kept = _train(case, model, betas, seed)
-            _write(file, json.dumps(recipe, sort_keys=True), *kept)
-            kept = _read(file, json.dumps(recipe, sort_keys=True))
-        found.append(kept)
+        text = json.dumps(recipe, sort_keys=True)
+        if _recipe(file) != text:
+            _write(file, text, *_train(case, model, betas, seed))
+        found.append(_read(file))
     weights = [list(of_seeds) for of_seeds in zip(*(w for w, _ in found), strict=True)]
     return weights, float(np.median([seconds for _, seconds in found]))
+
+
+def kept_controllers(
+    folder: str | os.PathLike, name: str, seed: int
+) -> dict[float, ControllerWeights]:
+    """Controllers as they were kept, whatever they were trained on.
+
+    Args:
+        folder: The case's folder for controllers.
+        name: As in `trained_controllers`.
+        seed: The seed.
+
+    Returns:
+        For each β the weights.
+    """
+    file = pathlib.Path(folder) / f"{name}-{seed}.npz"
+    weights, _ = _read(file)
+    return dict(zip(json.loads(_recipe(file))["betas"], weights, strict=True))
 
 
 def _augmented(dataset: data.Dataset):
@@ -210,7 +226,7 @@ def _train(case, model, betas, seed) -> tuple[list[ControllerWeights], float]:
 
 
 def _write(file, recipe: str, weights: list[ControllerWeights], seconds: float):
-    arrays = {
+    arrays: dict = {
         f"{i}/{exit_number}/{kind}/{k}": array.astype("float16") if not kind else array
         for i, of_beta in enumerate(weights)
         for exit_number, of_exit in enumerate(of_beta)
@@ -221,22 +237,23 @@ def _write(file, recipe: str, weights: list[ControllerWeights], seconds: float):
         np.savez_compressed(stream, recipe=recipe, seconds=seconds, **arrays)
 
 
-def _read(file, recipe: str) -> tuple[list[ControllerWeights], float] | None:
-    """What was written, if it was for the same recipe."""
+def _recipe(file: pathlib.Path) -> str:
+    """What the controllers in a file were trained by; empty if there is no file."""
     if not file.exists():
-        return None
+        return ""
     with np.load(file) as kept:
-        if str(kept["recipe"]) != recipe:
-            return None
-        weights: dict = {}
+        return str(kept["recipe"])
+
+
+def _read(file: pathlib.Path) -> tuple[list[ControllerWeights], float]:
+    """What was written, in single precision: for each β the weights; the seconds."""
+    weights: dict[int, dict[int, tuple[list, list]]] = {}
+    with np.load(file) as kept:
         for key in kept.files:
             if "/" in key:
                 i, exit_number, kind, _ = map(int, key.split("/"))
                 array = kept[key]
                 of_exit = weights.setdefault(i, {}).setdefault(exit_number, ([], []))
                 of_exit[kind].append(array if kind else array.astype("float32"))
-        in_order = [
-            [of_beta[e] for e in range(len(of_beta))]
-            for of_beta in (weights[i] for i in range(len(weights)))
-        ]
-        return in_order, float(kept["seconds"])
+        seconds = float(kept["seconds"])
+    return [list(of_beta.values()) for of_beta in weights.values()], seconds

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from epnet_tf.evaluation import reports
 from epnet_tf.policies import Score
 
-_STYLES = {
+_STYLES: dict[str, dict] = {
     "epnet": {"color": "#d62728", "marker": "o", "lw": 2.4, "zorder": 3},
     "softmax-gate-tuned": {"color": "#2171b5", "marker": "v"},
     "static": {"color": "0.35", "marker": "s", "ls": "-."},

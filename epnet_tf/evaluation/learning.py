@@ -106,7 +106,7 @@ def compare(case: Case, max_images: int = 2000, every: int = 10) -> Learning:
             recorder = BenefitRecorder(held_out, every)
             _fit(sweep, case.train, case.controller_epochs, [recorder])
             curves[name].append(recorder.benefits)
-        sweep.assign(0)
+        sweep.assign(0)  # The second of the two, REINFORCE's.
         weights = policies.controller_weights(case.model)
         ended.append(policies.epnet(case.model, weights=weights, name="reinforce"))
     return Learning(
@@ -154,13 +154,13 @@ def gradient_noise(case: Case, batches: int = 50, warm_up_steps: int = 100) -> d
     }
     return noise | {
         "ratio": noise["reinforce"] / noise["exact"],
-        "point": warm_up_steps,
+        "point": int(exact.optimizer.iterations),
         "batch": _BATCH,
     }
 
 
 def seconds_on_images(case: Case, steps: int = 50, batch_size: int = 64) -> float:
-    """Seconds of a step that trains the controllers of one β on images.
+    """How long an image takes where the controllers of one β are trained on images.
 
     Args:
         case: The case.
@@ -168,7 +168,7 @@ def seconds_on_images(case: Case, steps: int = 50, batch_size: int = 64) -> floa
         batch_size: Images in a batch, the paper's.
 
     Returns:
-        Seconds for an image.
+        Seconds for one image in one epoch.
     """
     trainer = ControllerTrainer(case.model, beta=case.plan.table_beta)
     trainer.compile(keras.optimizers.AdamW(_RATE, weight_decay=1e-2))

@@ -90,11 +90,12 @@ def _introduction(content) -> str:
 def _aims(content) -> list[list[str]]:
     """What we set out for, and whether it came so; a miss is called a miss."""
     settings, rows = content["settings"], []
+    leads = {beta: lead for beta, lead in settings["leads"]}
     for beta in content["betas"]:
         lead = benefit(content, "epnet", beta) - benefit(
             content, "softmax-per-exit", beta
         )
-        goal = float(settings["leads"].get(beta, 0.0))
+        goal = float(leads.get(beta, 0.0))
         rows.append(
             [
                 f"{goal:g} points above `softmax-per-exit` at β = {beta:g}",

@@ -56,6 +56,7 @@ PLANS = {
         (5e-7, 2.5e-6, 5e-6),
         more_betas=(5e-8, 1e-7),
         share=paper.SHARES["maxmin"],
+        validation_repeats=3,
         leads={2e-7: 1.5, 4e-7: 0, 6e-7: 0, 8e-7: 0, 1e-6: 8.0},
         way=45,
         share_accuracy=97.2,

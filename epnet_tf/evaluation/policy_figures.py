@@ -25,7 +25,7 @@ _ADAPTIVE = (
 
 _BLUES = ("#08306b", "#2171b5", "#6baed6")
 _GREENS = ("#00441b", "#238b45", "#74c476")
-_STYLES = {
+_STYLES: dict[str, dict] = {
     "hindsight": {"color": "black", "ls": ":"},
     "epnet": {"color": "#d62728", "lw": 2.6, "marker": "o", "zorder": 5},
     "backward-induction": {"color": "#9467bd", "marker": "D"},
@@ -179,7 +179,7 @@ def learning_curves(learning: Learning, dataset: str) -> Figure:
 
 def _draw_benefits(axes: Axes, report: dict, reference: str | None):
     base = {r["beta"]: r["benefit"] for r in report["policies"].get(reference, [])}
-    shown = []
+    shown: list[float] = []
     for name, rows in _in_order(report["policies"]):
         rows = [r for r in rows if r["beta"] in report["betas"]]
         if not rows or (reference and name == "hindsight"):

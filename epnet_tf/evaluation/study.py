@@ -18,6 +18,7 @@ from epnet_tf.evaluation import (
     markdown,
     policy_figures,
     reports,
+    sample,
     tables,
 )
 from epnet_tf.evaluation.case import Case, load_case, trained_controllers
@@ -31,12 +32,12 @@ def evaluate(
     data_dir: str | None = None,
     betas: tuple[float, ...] = (),
     seeds: int = 3,
-    command: str = "",
 ) -> dict:
     """Scores all policies on a trained network, and writes tables and figures.
 
-    Writes `report.json`, `report.md` and the figures as PNG and SVG. Controllers are
-    trained if `workdir/controllers` does not have them yet.
+    Writes `report.json`, `report.md`, the figures as PNG and SVG, and `sample.npz`, a
+    few test images to redo scores on. Controllers are trained if `workdir/controllers`
+    does not have them yet.
 
     Args:
         workdir: Folder with `config.json` and `classifiers.keras`, as `train.py`
@@ -45,7 +46,6 @@ def evaluate(
         data_dir: Folder of the data sets' files (see `epnet_tf.data.load_dataset`).
         betas: Cost sensitivities instead of the paper's.
         seeds: Trainings of the controllers to average.
-        command: What the user typed, for the report.
 
     Returns:
         What `report.json` holds.
@@ -56,8 +56,12 @@ def evaluate(
     case = load_case(workdir, data_dir, betas, seeds, verbose=0)
     logging.info("%s: exit states are computed.", case.dataset.name)
     report, drawings = study(case)
-    report["command"] = command
+    # The data's place is left out: it is not the same on another machine.
+    report["command"] = (
+        f"python evaluate.py --workdir={workdir} --results={results_dir}"
+    )
     folder = pathlib.Path(results_dir) / case.dataset.name
+    sample.write(case, folder / "sample.npz")
     for name, figure in drawings.items():
         for ending in ("png", "svg"):
             figures.save(figure, folder / f"{name}.{ending}")
@@ -133,6 +137,7 @@ def _report(case: Case, results: Outcomes) -> dict:
         "controller_epochs": case.controller_epochs,
         "test_images": len(test),
         **dataclasses.asdict(plan),
+        "leads": sorted(plan.leads.items()),
     }
     report["betas"] = list(plan.betas)
     report["table1"] = tables.budget_table(

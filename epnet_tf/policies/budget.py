@@ -82,7 +82,7 @@ def epnet_candidates(model: keras.Model, count: int = 100) -> Candidates:
     return {float(beta): epnet(model, float(beta)) for beta in betas}
 
 
-def softmax_gate_candidates(costs: ExitCosts, count: int = 100) -> Candidates:
+def softmax_gate_candidates(costs: ExitCosts, count: int = 300) -> Candidates:
     """Softmax gates from γ = 1 (all leave at once) to γ = 0 (all stay to the end).
 
     Args:
@@ -178,7 +178,7 @@ def meet_accuracy_drop(
     """
     _check("points", points, candidates, validation, confidence)
     return _last_that_keeps(
-        reversed(candidates.items()),
+        reversed(list(candidates.items())),
         lambda policy: lost(policy, validation),
         points / 100.0,
         confidence,

@@ -84,6 +84,8 @@ class BundleFaultsTest {
                 { it.put("full_macs", -1) },
             "labels: found none, expected at least one." to { it.put("labels", JSONArray()) },
             "labels: found 3, expected a list of texts." to { it.put("labels", JSONArray("[3]")) },
+            "labels: found null, expected a list of texts." to
+                { it.put("labels", JSONArray("[\"a\", null]")) },
             "input, shape: found [50, 50], expected [1, height, width, 1 or 3]." to
                 { it.getJSONObject("input").put("shape", JSONArray("[50, 50]")) },
             "input, dtype: found int64, expected float32, uint8 or int8." to

@@ -178,7 +178,7 @@ private fun checkChecksum(files: BundleFiles, manifest: ByteArray) {
     val name = "$MANIFEST_FILE.sha256"
     val line = files.read(name)?.decodeToString() ?: return
     val found = sha256(ByteBuffer.wrap(manifest))
-    if (line.trim() != "$found  $MANIFEST_FILE") {
+    if (line != "$found  $MANIFEST_FILE\n") {
         throw fault(files.describe(MANIFEST_FILE), "sha256 $found", "\"${line.trim()}\" of $name")
     }
 }

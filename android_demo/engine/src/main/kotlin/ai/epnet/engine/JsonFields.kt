@@ -48,8 +48,8 @@ internal class JsonFields(private val json: JSONObject, private val where: Strin
     private fun <T : Any> list(key: String, expected: String, convert: (Any) -> T?): List<T> {
         val array = typed<JSONArray>(key, expected)
         return List(array.length()) {
-            val element = array.get(it)
-            convert(element) ?: throw fault(at(key), element, expected)
+            val element = array.opt(it)
+            element?.let(convert) ?: throw fault(at(key), element, expected)
         }
     }
 

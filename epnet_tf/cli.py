@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
+import tensorflow as tf
 from absl import app, flags, logging
 
 
@@ -30,6 +31,10 @@ def run(main: Callable[[list[str]], None], positional: str = "") -> None:
         return arguments
 
     def guarded(arguments: list[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            # TensorFlow tells of its insides at the level of information.
+            logging.set_verbosity(logging.WARNING)
+            tf.get_logger().setLevel("WARNING")
         try:
             main(arguments)
         except (ValueError, OSError) as error:

@@ -1,7 +1,6 @@
 """Where the exits go in a main branch (one after every convolution's activation)."""
 
 import dataclasses
-import numbers
 from collections.abc import Callable, Sequence
 
 import keras
@@ -80,7 +79,7 @@ def place_exits(
             the network's own output, or if the number is below 2.
     """
     nodes = graph.ancestors([features])
-    if exits is not None and not isinstance(exits, numbers.Integral):
+    if isinstance(exits, Sequence):
         return _named(nodes, list(exits), features)
     reached = _macs_until(nodes, layer_macs)
     candidates = _after_convolutions(nodes, features)

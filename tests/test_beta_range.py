@@ -113,12 +113,16 @@ def test_betas_are_drawn_log_uniformly():
 
 def test_one_training_serves_both_ends_of_the_range():
     model = small_epnet(exits=EXITS[:1], beta_range=(1e-5, 1e-1))
-    states = epnet_tf.compute_states(model, IMAGES, LABELS, verbose=0)
+    # The first exit is right where its logits say so, on half of the images.
+    rng, labels = np.random.default_rng(0), np.zeros(64, int)
+    logits = np.zeros([64, 2, 3], "float32")
+    logits[:32, 0, 0], logits[32:, 0, 1], logits[:, 1, 0] = 5, 1, 5
+    states = epnet_tf.ExitStates((rng.random([64, 4], "float32"),), logits, labels)
     epnet_tf.train_controllers(
         model, states, epochs=60, batch_size=16, learning_rate=0.03, verbose=0
     ).assign()
     scores = [policies.score(policies.epnet(model, b), states) for b in (1e-5, 1e-1)]
-    assert scores[1].mean_macs < scores[0].mean_macs
+    assert scores[0].accuracy > 0.9 and scores[0].exit_rates[1] > 0.3
     assert scores[1].exit_rates[0] > 0.9  # There every MAC counts.
     assert model.beta is None
 

@@ -1,9 +1,9 @@
 """What the commands share: bad input ends in one sentence and an exit code."""
 
+import logging as python_logging
 import sys
 from collections.abc import Callable, Sequence
 
-import tensorflow as tf
 from absl import app, flags, logging
 
 
@@ -34,7 +34,7 @@ def run(main: Callable[[list[str]], None], positional: str = "") -> None:
         if not flags.FLAGS["verbosity"].present:
             # TensorFlow tells of its insides at the level of information.
             logging.set_verbosity(logging.WARNING)
-            tf.get_logger().setLevel("WARNING")
+            python_logging.getLogger("tensorflow").setLevel("WARNING")
         try:
             main(arguments)
         except (ValueError, OSError) as error:

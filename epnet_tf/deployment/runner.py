@@ -1,6 +1,8 @@
 """Runs a bundle: one image at a time, segment by segment, until an exit says stop."""
 
 import os
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -88,22 +90,24 @@ class SegmentRunner:
             The exit, counted from 0, and its logits [classes], in memory that the next
             image overwrites.
         """
-        name = self.manifest.input.name
-        np.copyto(self._tensors[name][0], image, casting="unsafe")
+        np.copyto(self._tensors[self.manifest.input.name][0], image, casting="unsafe")
         for index in range(len(self.manifest.segments)):
             if index == len(self._segments):
                 self._open_next()
-            segment = self._segments[index]
-            segment.run()
-            if segment.stops(self.threshold):
+            handed_over, invoke, logits, stop = self._segments[index]
+            for memory, tensor in handed_over:
+                np.copyto(memory, tensor)
+            invoke()
+            # The last exit has no say.
+            if stop is None or stop[0, 0] > self.threshold:
                 break
-        return index, segment.logits[0]
+        return index, logits[0]
 
     def _open_next(self) -> None:
         entry = self.manifest.segments[self.opened]
         content = bundle.read_segment(self._bundle_dir, entry)
         model = LiteRTModel(content, self._num_threads)
-        self._segments.append(_Segment(model, entry, self._tensors))
+        self._segments.append(_bind(model, entry, self._tensors))
         self._tensors |= model.outputs
 
     def _set_beta(self, beta: float | None) -> None:
@@ -124,35 +128,35 @@ class SegmentRunner:
         self._tensors["beta"][...] = beta
 
 
-class _Segment:
+class _Segment(NamedTuple):
     """An open segment, bound to the tensors that it reads.
 
     Attributes:
+        handed_over: Memory of each input, and the tensor that goes there.
+        invoke: Runs it.
         logits: Memory of its exit's logits, [1, classes].
+        stop: Memory of its exit's stop logit, [1, 1]; None at the last exit.
     """
 
-    def __init__(
-        self,
-        model: LiteRTModel,
-        entry: bundle.SegmentEntry,
-        tensors: dict[str, np.ndarray],
-    ):
-        unknown = set(model.inputs) - set(tensors)
-        if unknown or f"logits_{entry.exit:02d}" not in model.outputs:
-            raise ValueError(
-                f"The bundle's segment {entry.file} does not fit those before it: "
-                f"inputs {sorted(model.inputs)}, outputs {sorted(model.outputs)}."
-            )
-        self.logits = model.outputs[f"logits_{entry.exit:02d}"]
-        self._stop = model.outputs.get(f"stop_{entry.exit:02d}")
-        self._invoke = model.invoke
-        self._handed_over = [(memory, tensors[n]) for n, memory in model.inputs.items()]
+    handed_over: list[tuple[np.ndarray, np.ndarray]]
+    invoke: Callable[[], None]
+    logits: np.ndarray
+    stop: np.ndarray | None
 
-    def run(self) -> None:
-        for memory, tensor in self._handed_over:
-            np.copyto(memory, tensor)
-        self._invoke()
 
-    def stops(self, threshold: float) -> bool:
-        """Whether the image that has just run leaves here; the last exit has no say."""
-        return self._stop is None or self._stop[0, 0] > threshold
+def _bind(
+    model: LiteRTModel, entry: bundle.SegmentEntry, tensors: dict[str, np.ndarray]
+) -> _Segment:
+    """Binds a segment by names to the tensors that are there already."""
+    logits = f"logits_{entry.exit:02d}"
+    if not tensors.keys() >= model.inputs.keys() or logits not in model.outputs:
+        raise ValueError(
+            f"The bundle's segment {entry.file} does not fit those before it: "
+            f"inputs {sorted(model.inputs)}, outputs {sorted(model.outputs)}."
+        )
+    return _Segment(
+        handed_over=[(memory, tensors[n]) for n, memory in model.inputs.items()],
+        invoke=model.invoke,
+        logits=model.outputs[logits],
+        stop=model.outputs.get(f"stop_{entry.exit:02d}"),
+    )

@@ -32,10 +32,10 @@ class Schedule:
 # what two cores do in an hour or two.
 SCHEDULES = {
     "digits": Schedule("resnet10", 12, 64, 0.05, 5e-3, 20),
-    "maxmin": Schedule("resnet12", 30, 64, 0.1, 1e-3, 10),
-    "multiscale": Schedule("resnet12", 40, 128, 0.1, 1e-3, 10),
-    "cifar10": Schedule("resnet10", 100, 128, 0.1, 5e-3, 10),
-    "npz": Schedule("resnet10", 30, 64, 0.05, 5e-3, 10),
+    "maxmin": Schedule("resnet12", 30, 64, 0.1, 1e-3, 8),
+    "multiscale": Schedule("resnet12", 40, 128, 0.1, 1e-3, 8),
+    "cifar10": Schedule("resnet10", 100, 128, 0.1, 5e-3, 8),
+    "npz": Schedule("resnet10", 30, 64, 0.05, 5e-3, 8),
 }
 
 

@@ -118,7 +118,7 @@ def train_controllers(
     states: ExitStates,
     betas: Sequence[float] | None = None,
     seed: int = 0,
-    epochs: int = 10,
+    epochs: int = 8,
     batch_size: int = 512,
     learning_rate: float = 3e-3,
     verbose="auto",

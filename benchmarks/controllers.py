@@ -16,7 +16,8 @@ from absl import flags
 from keras import layers
 
 from epnet_tf import cli, data, policies
-from epnet_tf.model import Controller, EPNet, PaperController, heads
+from epnet_tf.evaluation.case import with_controllers
+from epnet_tf.model import Controller, PaperController, heads
 from epnet_tf.training import compute_states, train_controllers
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that train.py has filled.")
@@ -66,19 +67,6 @@ VARIANTS = {
 }
 
 
-def with_controller(model: EPNet, controller) -> EPNet:
-    """The same main branch and classifiers with other, untrained controllers."""
-    twin = EPNet.from_config(
-        model.get_config()
-        | {"controller": keras.saving.serialize_keras_object(controller)}
-    )
-    own = {layer.name for layer in twin.layers if layer.name.startswith("controller_")}
-    for layer, trained in zip(twin.layers, model.layers, strict=True):
-        if layer.name not in own:
-            layer.set_weights(trained.get_weights())
-    return twin
-
-
 def main(_) -> None:
     """Trains and scores every variant."""
     workdir = pathlib.Path(_WORKDIR.value)
@@ -99,7 +87,7 @@ def main(_) -> None:
         ]
         print(f"{rules[0].name:40}" + "".join(f"{b:9.2f}" for b in benefits))
     for name, controller in VARIANTS.items():
-        variant = with_controller(model, controller)
+        variant = with_controllers(model, controller)
         benefits = np.zeros([_SEEDS.value, len(betas)])
         for seed in range(_SEEDS.value):
             sweep = train_controllers(

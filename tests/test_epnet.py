@@ -134,6 +134,21 @@ def test_confidence_features_by_hand():
     np.testing.assert_allclose(features, expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("p", "log_second", "log_rest"),
+    [
+        ([0.4, 0.4, 0.2], np.log(0.4), np.log(0.6)),
+        ([0.25, 0.25, 0.25, 0.25], np.log(0.25), np.log(0.75)),
+    ],
+)
+def test_equal_largest_logits_are_not_taken_for_certainty(p, log_second, log_rest):
+    from epnet_tf.model.heads import ConfidenceFeatures
+
+    features = np.asarray(ConfidenceFeatures()(np.log([p]).astype("float32")))[0]
+    np.testing.assert_allclose(features[0], np.log(p[0]), rtol=1e-5)
+    np.testing.assert_allclose(features[1:3], [log_second, log_rest], rtol=1e-5)
+
+
 def test_confidence_features_are_finite_where_one_class_is_certain():
     from epnet_tf.model.heads import ConfidenceFeatures
 

@@ -25,14 +25,22 @@ class ConfidenceFeatures(layers.Layer):
         log_p = ops.log_softmax(inputs)
         p = ops.exp(log_p)
         log_first = ops.max(log_p, axis=-1, keepdims=True)
-        others = ops.where(log_p < log_first, p, 0.0)
+        is_first = log_p >= log_first
+        others = ops.where(is_first, 0.0, p)
+        # Of several equal largest, which coarse logits have often, one is the first.
+        firsts = ops.sum(ops.where(is_first, 1.0, 0.0), axis=-1, keepdims=True)
+        ties, first = firsts - 1.0, ops.exp(log_first)
+        second = ops.maximum(
+            ops.max(others, axis=-1, keepdims=True), ops.minimum(ties, 1.0) * first
+        )
+        rest = ops.sum(others, axis=-1, keepdims=True) + ties * first
         # Rounding alone makes a probability zero; the logarithm stays finite.
         floor = 1e-10
         return ops.concatenate(
             [
                 log_first,
-                ops.log(ops.max(others, axis=-1, keepdims=True) + floor),
-                ops.log(ops.sum(others, axis=-1, keepdims=True) + floor),
+                ops.log(second + floor),
+                ops.log(rest + floor),
                 -ops.sum(p * log_p, axis=-1, keepdims=True),
                 ops.sum(p * p, axis=-1, keepdims=True),
             ],

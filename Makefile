@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: install demo test test-slow lint
+.PHONY: install demo results test test-slow lint
 
 install: $(VENV)/installed
 
@@ -21,6 +21,12 @@ demo: install
 	$(RUN) convert.py --model=runs/demo/beta-2e-06/model.keras --dataset=digits \
 	    --output=runs/demo/bundle --overwrite
 	$(RUN) -m epnet_tf.run runs/demo/bundle examples/*.png
+
+# Every table and figure on the real data sets, from the trained models.
+results: install
+	$(RUN) evaluate.py --workdir=models/maxmin --workdir=models/multiscale \
+	    --workdir=models/cifar10 --results=results --budget=45% \
+	    --max_accuracy_drop=1
 
 test: install
 	$(RUN) -m pytest

@@ -25,6 +25,17 @@ _BETA = flags.DEFINE_multi_float(
 _SEEDS = flags.DEFINE_integer(
     "seeds", 3, "Trainings of the controllers to average.", lower_bound=1
 )
+_BUDGET = flags.DEFINE_multi_string(
+    "budget",
+    [],
+    "Mean multiply-adds to promise, such as 10e6 or 45% of the full network; needs a "
+    "folder that train.py --beta_range filled.",
+)
+_MAX_ACCURACY_DROP = flags.DEFINE_multi_float(
+    "max_accuracy_drop",
+    [],
+    "Points of accuracy to lose at most against the full network; needs the same.",
+)
 
 
 def main(_) -> None:
@@ -38,6 +49,8 @@ def main(_) -> None:
             _DATA_DIR.value,
             tuple(_BETA.value),
             _SEEDS.value,
+            tuple(_BUDGET.value),
+            tuple(_MAX_ACCURACY_DROP.value),
         )
     files = sorted(results.glob("*/report.json"))
     together = [json.loads(file.read_text()) for file in files]

@@ -52,6 +52,7 @@ def workdir(tmp_path):
     trainer.compile("adam")
     trainer.fit(x_train, y_train, epochs=1, verbose=0)
     model.save(folder / "classifiers.keras")
+    small_epnet(beta_range=(1e-6, 1e-4)).save(folder / "model.keras")
     return folder
 
 
@@ -59,6 +60,7 @@ def workdir(tmp_path):
 def test_from_a_trained_folder_to_report_and_figures(workdir, tmp_path):
     results = tmp_path / "results"
     arguments = (f"--workdir={workdir}", f"--results={results}", "--seeds=2")
+    arguments += ("--budget=1e9", "--budget=300%")
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     report = json.loads((results / "mine" / "report.json").read_text())
@@ -76,7 +78,12 @@ def test_from_a_trained_folder_to_report_and_figures(workdir, tmp_path):
                 100 * row["accuracy"] - row["beta"] * row["mean_macs"]
             )
             assert row["benefit"] <= bound[row["beta"]] + 1e-9
+    macs, share = report["promises"]
+    assert macs["limit"] == 1e9 and share["limit"] == 3 * report["full_macs"]
+    assert macs["kept"] and macs["test"] < 1e9
+    assert "--budget=1e9" in report["command"]
     text = (results / "mine" / "report.md").read_text()
+    assert "at most 300% multiply-adds" in text
     for figure in (results / "mine").glob("*.png"):
         assert f"({figure.name})" in text and figure.with_suffix(".svg").exists()
     assert (results / "benefit.png").exists()

@@ -39,6 +39,8 @@ def report(content: dict, figures: Sequence[str]) -> str:
     ]
     if "table2" in content:
         parts += ["## Controllers (Table 2)\n", _table_2(content)]
+    if content["promises"]:
+        parts += ["## Promises\n", _promises(content)]
     parts += [
         "## Exact gradient and REINFORCE (Figure 10)\n",
         _learning(content),
@@ -211,6 +213,26 @@ def _table_2(content) -> str:
         rows.append([str(i), *sizes, *both])
     head = ["", "f_in", "f_cat", "benefit", "paper", "accuracy", "paper"]
     return table([*head, "network", "paper", "controller", "paper"], rows)
+
+
+def _promises(content) -> str:
+    rows = []
+    for r in content["promises"]:
+        in_points = r["unit"] == "points"
+        limit, validation, test = (
+            f"{r[key]:.2f}" if in_points else f"{r[key] / 1e6:.2f} M"
+            for key in ("limit", "validation", "test")
+        )
+        cells = [r["promise"], f"{r['beta']:.3g}", limit, validation, test]
+        kept = "kept" if r["kept"] else "**broken**"
+        rows.append([*cells, kept, f"{r['accuracy']:.2%}", f"{r['share']:.1%}"])
+    head = ["promise", "β", "limit", "validation", "test", "", "accuracy", "of full"]
+    return (
+        "β chosen on the validation images, so that with confidence 95% the promise "
+        "holds on new images of the same kind (Learn-then-Test). Points lost are "
+        "images that the full network gets right and EPNet wrong.\n\n"
+        + table(head, rows)
+    )
 
 
 def _learning(content) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
@@ -17,6 +18,7 @@ from epnet_tf.evaluation import (
     learning,
     markdown,
     policy_figures,
+    promises,
     reports,
     sample,
     tables,
@@ -32,6 +34,8 @@ def evaluate(
     data_dir: str | None = None,
     betas: tuple[float, ...] = (),
     seeds: int = 3,
+    budgets: Sequence[str] = (),
+    accuracy_drops: Sequence[float] = (),
 ) -> dict:
     """Scores all policies on a trained network, and writes tables and figures.
 
@@ -46,19 +50,37 @@ def evaluate(
         data_dir: Folder of the data sets' files (see `epnet_tf.data.load_dataset`).
         betas: Cost sensitivities instead of the paper's.
         seeds: Trainings of the controllers to average.
+        budgets: See `promises.keep`; these and the next need the folder's
+            `model.keras`, for a range of β.
+        accuracy_drops: See `promises.keep`.
 
     Returns:
         What `report.json` holds.
 
     Raises:
-        ValueError: If the folder has no trained classifiers, or there is no β.
+        ValueError: If the folder has no trained classifiers, there is no β, or a
+            promise cannot be kept.
     """
+    promising = budgets or accuracy_drops
+    range_model = promises.load_range_model(workdir) if promising else None
     case = load_case(workdir, data_dir, betas, seeds, verbose=0)
     logging.info("%s: exit states are computed.", case.dataset.name)
+    kept = []
+    if range_model is not None:
+        kept = promises.keep(
+            range_model, case.validation, case.test, budgets, accuracy_drops
+        )
     report, drawings = study(case)
+    report["promises"] = kept
     # The data's place is left out: it is not the same on another machine.
-    report["command"] = (
-        f"python evaluate.py --workdir={workdir} --results={results_dir}"
+    report["command"] = " ".join(
+        [
+            f"python evaluate.py --workdir={workdir} --results={results_dir}",
+            f"--seeds={seeds}",
+            *(f"--beta={beta:g}" for beta in betas),
+            *(f"--budget={text}" for text in budgets),
+            *(f"--max_accuracy_drop={points:g}" for points in accuracy_drops),
+        ]
     )
     folder = pathlib.Path(results_dir) / case.dataset.name
     sample.write(case, folder / "sample.npz")

@@ -1,0 +1,42 @@
+"""The committed results follow from the committed models, without the data sets."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from epnet_tf.cli import load_model
+from epnet_tf.evaluation import sample
+
+ROOT = pathlib.Path(__file__).parent.parent
+DATASETS = sorted(file.parent.name for file in ROOT.glob("results/*/report.json"))
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_scores_on_the_sample_come_out_again(dataset):
+    models, results = ROOT / "models" / dataset, ROOT / "results" / dataset
+    said, found = sample.recompute(
+        load_model(str(models / "classifiers.keras")),
+        models / "controllers",
+        results / "sample.npz",
+    )
+    report = json.loads((results / "report.json").read_text())
+    betas = [row["beta"] for row in report["policies"]["epnet"]]
+    assert {f"epnet at {beta:g}" for beta in betas} < said.keys() == found.keys()
+    for name in said:
+        # On another processor an image whose stop logit is nearly 0 may go on.
+        np.testing.assert_allclose(found[name], said[name], rtol=0.01, err_msg=name)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_report_is_of_the_committed_model(dataset):
+    report = json.loads((ROOT / "results" / dataset / "report.json").read_text())
+    model = load_model(str(ROOT / "models" / dataset / "classifiers.keras"))
+    assert report["full_macs"] == model.exit_costs.full
+    costs = [e["cumulative_macs"] for e in report["exits"]]
+    np.testing.assert_array_equal(costs, model.exit_costs.with_controllers)
+    for rows in report["policies"].values():
+        for row in rows:
+            paid = 100 * row["accuracy"] - row["beta"] * row["mean_macs"]
+            assert row["benefit"] == pytest.approx(paid)

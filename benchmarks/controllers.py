@@ -16,7 +16,6 @@ from absl import flags
 from keras import layers
 
 from epnet_tf import cli, data, policies
-from epnet_tf.evaluation.case import with_controllers
 from epnet_tf.model import Controller, PaperController, heads
 from epnet_tf.training import compute_states, train_controllers
 
@@ -87,7 +86,7 @@ def main(_) -> None:
         ]
         print(f"{rules[0].name:40}" + "".join(f"{b:9.2f}" for b in benefits))
     for name, controller in VARIANTS.items():
-        variant = with_controllers(model, controller)
+        variant = model.with_new_controllers(controller)
         benefits = np.zeros([_SEEDS.value, len(betas)])
         for seed in range(_SEEDS.value):
             sweep = train_controllers(

@@ -17,7 +17,7 @@ import epnet_tf
 from epnet_tf import policies
 from epnet_tf import run as run_script
 from epnet_tf.evaluation import curve, reports
-from epnet_tf.training import ControllerSweep, experiment, stage_two
+from epnet_tf.training import ControllerSweep, experiment
 from epnet_tf.training.controllers import draw_betas
 
 BETA_RANGE = (5e-5, 5e-4)
@@ -147,7 +147,7 @@ def test_a_model_for_one_beta_needs_betas():
 def test_controllers_are_exchanged_and_nothing_else():
     model = small_epnet(exits=EXITS, beta=1e-4)
     before = model.get_weights()
-    twin = stage_two.with_beta_range(model, BETA_RANGE)
+    twin = model.with_new_controllers(beta_range=BETA_RANGE)
     assert twin.beta_range == BETA_RANGE and twin.beta is None
     assert twin.exit_layers == model.exit_layers
     states = [epnet_tf.compute_states(m, IMAGES, LABELS) for m in (model, twin)]

@@ -140,7 +140,7 @@ def test_controllers_are_kept_for_one_recipe(model, tmp_path):
 
 
 def test_other_controllers_on_the_same_exits(model):
-    twin = case.with_controllers(model, epnet_tf.PaperController((5,), (4, 1)))
+    twin = model.with_new_controllers(epnet_tf.PaperController((5,), (4, 1)))
     images, labels = small_images(20)
     one, other = (
         epnet_tf.compute_states(m, images, labels, verbose=0) for m in (model, twin)

@@ -127,25 +127,6 @@ def mixed(train: ExitStates, validation: ExitStates, repeats: int) -> ExitStates
     return joined.take(np.random.default_rng(0).permutation(len(joined)))
 
 
-def with_controllers(model: EPNet, controller) -> EPNet:
-    """The same main branch and classifiers with other, untrained controllers.
-
-    Args:
-        model: An `EPNet`.
-        controller: How its controllers should be built.
-
-    Returns:
-        A new `EPNet`.
-    """
-    config = model.get_config()
-    config["controller"] = keras.saving.serialize_keras_object(controller)
-    twin = EPNet.from_config(config)
-    for layer, trained in zip(twin.layers, model.layers, strict=True):
-        if not layer.name.startswith("controller_"):
-            layer.set_weights(trained.get_weights())
-    return twin
-
-
 def trained_controllers(
     case: Case, name: str, model: EPNet | None = None, betas: tuple[float, ...] = ()
 ) -> tuple[list[list[ControllerWeights]], float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from epnet_tf import policies
-from epnet_tf.evaluation.case import Case, trained_controllers, with_controllers
+from epnet_tf.evaluation.case import Case, trained_controllers
 from epnet_tf.policies import Policy, Score
 from epnet_tf.policies.learned import ControllerWeights
 from epnet_tf.training import ExitStates
@@ -40,7 +40,7 @@ def contestants(case: Case) -> Contestants:
         For each name, for each β, a policy for each seed (one, where nothing is
         drawn).
     """
-    paper_model = with_controllers(case.model, case.plan.paper_controller)
+    paper_model = case.model.with_new_controllers(case.plan.paper_controller)
     learned, _ = trained_controllers(case, "epnet")
     paper_learned, _ = trained_controllers(case, "epnet-paper", paper_model)
     found: Contestants = {}

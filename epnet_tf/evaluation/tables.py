@@ -4,7 +4,7 @@ import numpy as np
 
 from epnet_tf import policies
 from epnet_tf.evaluation import paper
-from epnet_tf.evaluation.case import Case, trained_controllers, with_controllers
+from epnet_tf.evaluation.case import Case, trained_controllers
 from epnet_tf.evaluation.contest import Outcomes
 from epnet_tf.evaluation.reports import row
 from epnet_tf.model import PaperController
@@ -68,7 +68,7 @@ def controller_table(case: Case) -> list[dict]:
     beta = case.plan.table_beta
     rows = []
     for i, (f_in, f_cat, *numbers) in enumerate(paper.TABLE_2, start=1):
-        model = with_controllers(case.model, PaperController(f_in, f_cat))
+        model = case.model.with_new_controllers(PaperController(f_in, f_cat))
         found = _table_2_row(case, model, f"table2-{i}", beta)
         rows.append({"f_in": f_in, "f_cat": f_cat, **found, "paper": numbers})
     ours = _table_2_row(case, case.model, "epnet", beta, case.plan.all_betas)

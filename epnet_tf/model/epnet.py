@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
-from keras import layers
 
 from epnet_tf import objective
-from epnet_tf.model import graph
+from epnet_tf.model import graph, main_branch
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
-from epnet_tf.model.exits import Exit, is_activation, place_exits
+from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import Controller, branch_classifier
 from epnet_tf.prediction import Prediction
 
@@ -76,10 +75,13 @@ class EPNet(keras.Model):
         **kwargs,
     ):
         controller = controller or Controller()
-        _check(backbone, num_classes, beta, beta_range)
+        main_branch.check_backbone(backbone)
+        _check(num_classes, beta, beta_range)
         image = keras.Input(backbone.input_shape[1:], name="image")
         x = image if preprocessing is None else preprocessing(image)
-        features, classifier = _split_classifier(graph.inline(backbone, x), num_classes)
+        features, classifier = main_branch.split_classifier(
+            graph.inline(backbone, x), num_classes
+        )
 
         def build_controller(number, channels):
             return controller.build(
@@ -211,6 +213,27 @@ class EPNet(keras.Model):
             )
         return {"image": images, "beta": np.full([len(images), 1], beta, "float32")}
 
+    def with_new_controllers(
+        self, controller=None, beta_range: tuple[float, float] | None = None
+    ) -> "EPNet":
+        """The same main branch and classifiers with other, untrained controllers.
+
+        Args:
+            controller: How they are built; None builds them as this model's are.
+            beta_range: As in the constructor.
+
+        Returns:
+            A new `EPNet` with copies of the weights.
+        """
+        config = self.get_config() | {"beta": None, "beta_range": beta_range}
+        if controller is not None:
+            config["controller"] = keras.saving.serialize_keras_object(controller)
+        twin = EPNet.from_config(config)
+        for layer in twin.layers:
+            if layer.weights and not layer.name.startswith("controller_"):
+                layer.set_weights(self.get_layer(layer.name).get_weights())
+        return twin
+
     def get_config(self):
         """The constructor's arguments, with the exits by name."""
         return {
@@ -230,19 +253,7 @@ class EPNet(keras.Model):
         return cls(**config)
 
 
-def _check(backbone, num_classes, beta, beta_range):
-    shape = getattr(backbone, "input_shape", None)
-    if not (graph.is_graph(backbone) and isinstance(shape, tuple) and len(shape) == 4):
-        raise ValueError(
-            "Expected as backbone a built functional or Sequential keras.Model with "
-            "one input [batch, height, width, channels]. Received: "
-            f"{type(backbone).__name__} with input shape {shape}."
-        )
-    if len(backbone.outputs) != 1:
-        raise ValueError(
-            "Expected a backbone with one output. "
-            f"Received: '{backbone.name}' with {len(backbone.outputs)} outputs."
-        )
+def _check(num_classes, beta, beta_range):
     if num_classes < 2:
         raise ValueError(
             f"Expected at least 2 classes. Received: num_classes={num_classes}."
@@ -256,60 +267,3 @@ def _check(backbone, num_classes, beta, beta_range):
                 "Expected beta_range=(low, high) with 0 < low < high. "
                 f"Received: beta_range={tuple(beta_range)}."
             )
-
-
-def _split_classifier(output, num_classes):
-    """Parts a main branch from the Dense classifier that it may end in.
-
-    Args:
-        output: The main branch's symbolic output.
-        num_classes: Number of classes.
-
-    Returns:
-        Features [b, h, w, c] or [b, c], and the classifier layer or None.
-
-    Raises:
-        ValueError: If the output is neither features nor a linear or softmax
-            classifier of `num_classes`.
-    """
-    node, follows = graph.producer(output), None
-    if is_activation(node.operation) or _is_softmax(node.operation):
-        node, follows = graph.producer(node.input_tensors[0]), node.operation
-    softmax_follows = follows is not None and _is_softmax(follows)
-    layer = node.operation
-    if not isinstance(layer, layers.Dense) or len(output.shape) != 2:
-        if len(output.shape) not in (2, 4) or softmax_follows:
-            raise ValueError(
-                "Expected a backbone that ends in a feature map [b, h, w, c], in "
-                "features [b, c] or in a Dense classifier. Received: output of shape "
-                f"{output.shape} from layer '{layer.name}' ({type(layer).__name__})"
-                f"{' and a softmax' if softmax_follows else ''}."
-            )
-        return output, None
-    linear = layer.activation in (None, keras.activations.linear)
-    if (
-        layer.units != num_classes
-        or not (linear or layer.activation is keras.activations.softmax)
-        or not (follows is None or softmax_follows)
-    ):
-        activation = getattr(follows or layer, "activation", follows)
-        activation = getattr(activation, "__name__", type(activation).__name__)
-        raise ValueError(
-            f"Expected the backbone's last layer to be a linear or softmax Dense of "
-            f"{num_classes} units, or no Dense at all (a headless backbone). Received: "
-            f"'{layer.name}' with {layer.units} units and activation {activation}."
-        )
-    features = node.input_tensors[0]
-    # A pooling layer before the classifier is the exit's own pooling.
-    pooling = graph.producer(features)
-    if isinstance(pooling.operation, layers.GlobalAveragePooling2D):
-        features = pooling.input_tensors[0]
-    return features, layer
-
-
-def _is_softmax(operation) -> bool:
-    # The layer, or the operation that `keras.ops.softmax` leaves.
-    if type(operation).__name__ == "Softmax":
-        return True
-    activation = isinstance(operation, layers.Activation) and operation.activation
-    return activation is keras.activations.softmax

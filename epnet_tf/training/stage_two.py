@@ -47,7 +47,7 @@ def run(
     if beta_range is None:
         scores = learned | baselines(model, validation, test, betas)
         return reports.metrics(model, dataset, test, betas, scores)
-    model = with_beta_range(model, beta_range)
+    model = model.with_new_controllers(beta_range=beta_range)
     points = curve.curve_betas(beta_range)
     both = for_range(config, model, train, test, (*betas, *points), workdir, verbose)
     learned = {"epnet": both[: len(betas)], "epnet-dedicated": learned["epnet"]}
@@ -160,24 +160,6 @@ def baselines(
         ):
             scores.setdefault(policy.name, []).append([policies.score(policy, test)])
     return scores
-
-
-def with_beta_range(model: EPNet, beta_range: tuple[float, float]) -> EPNet:
-    """The same main branch and classifiers, with new controllers that take β.
-
-    Args:
-        model: An `EPNet`; it stays as it is.
-        beta_range: Lowest and highest cost sensitivity, percentage points per MAC.
-
-    Returns:
-        A new `EPNet` with untrained controllers.
-    """
-    config = model.get_config() | {"beta": None, "beta_range": beta_range}
-    twin = EPNet.from_config(config)
-    for layer in twin.layers:
-        if layer.weights and not layer.name.startswith("controller_"):
-            layer.set_weights(model.get_layer(layer.name).get_weights())
-    return twin
 
 
 def model_file(workdir: pathlib.Path, beta: float) -> pathlib.Path:

@@ -21,8 +21,9 @@ from epnet_tf.deployment.runner import SegmentRunner
 DEMO = pathlib.Path(__file__).resolve().parents[1]
 BUNDLE = DEMO / "engine/src/jvmTest/resources/bundles/beta-range"
 BETA_RANGE = (1e-6, 1e-3)
-IMAGES = 20
-BETAS = (1e-6, 3e-5, 1e-4, 1e-3)
+IMAGES = 200
+# Positions of the app's control for beta, which has twenty even steps.
+BETAS = [1e-6 * 1e3 ** (step / 20) for step in (0, 10, 15, 20)]
 
 
 def backbone(shape: tuple[int, int, int]) -> keras.Model:

@@ -11,11 +11,15 @@ import tensorflow as tf
 from epnet_tf import objective, policies
 from epnet_tf.evaluation.case import Case
 from epnet_tf.policies import Policy
-from epnet_tf.training import ControllerSweep, ControllerTrainer, ExitStates
+from epnet_tf.training import (
+    ControllerSweep,
+    ControllerTrainer,
+    ExitStates,
+    train_controllers,
+)
 from epnet_tf.training.reinforce import ReinforceSweep
 
-_BATCH = 512
-_RATE = 3e-3
+_BATCH = 512  # That of `train_controllers`.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,9 +106,17 @@ def compare(case: Case, max_images: int = 2000, every: int = 10) -> Learning:
     ended: list[Policy] = []
     for seed in range(case.seeds):
         for name, kind in (("exact", ControllerSweep), ("reinforce", ReinforceSweep)):
-            sweep = kind(case.model, [beta], seed)
             recorder = BenefitRecorder(held_out, every)
-            _fit(sweep, case.train, case.controller_epochs, [recorder])
+            sweep = train_controllers(
+                case.model,
+                case.train,
+                [beta],
+                seed,
+                case.controller_epochs,
+                verbose=0,
+                callbacks=[recorder],
+                sweep_class=kind,
+            )
             curves[name].append(recorder.benefits)
         sweep.assign(0)  # The second of the two, REINFORCE's.
         weights = policies.controller_weights(case.model)
@@ -131,8 +143,8 @@ def gradient_noise(case: Case, batches: int = 50, warm_up_steps: int = 100) -> d
         the two; `point` says after how many steps.
     """
     beta, states = case.plan.table_beta, case.train
-    exact = ControllerSweep(case.model, [beta], 0)
-    _fit(exact, states.take(slice(warm_up_steps * _BATCH)), 1)
+    few = states.take(slice(warm_up_steps * _BATCH))
+    exact = train_controllers(case.model, few, [beta], epochs=1, verbose=0)
     sampled = ReinforceSweep(case.model, [beta], 0)
     for mine, theirs in zip(sampled.weights, exact.weights, strict=True):
         mine.assign(theirs)
@@ -171,7 +183,7 @@ def seconds_on_images(case: Case, steps: int = 50, batch_size: int = 64) -> floa
         Seconds for one image in one epoch.
     """
     trainer = ControllerTrainer(case.model, beta=case.plan.table_beta)
-    trainer.compile(keras.optimizers.AdamW(_RATE, weight_decay=1e-2))
+    trainer.compile(keras.optimizers.AdamW(3e-3, weight_decay=1e-2))
     train = case.dataset.train
     count = steps * batch_size
     images, labels = train.images[:count], train.labels[:count]
@@ -179,21 +191,6 @@ def seconds_on_images(case: Case, steps: int = 50, batch_size: int = 64) -> floa
     start = time.perf_counter()
     trainer.fit(images, labels, batch_size, verbose=0)
     return (time.perf_counter() - start) / len(images)
-
-
-def _fit(sweep: ControllerSweep, states: ExitStates, epochs: int, callbacks=()) -> None:
-    """Trains as `train_controllers` does, for any kind of sweep."""
-    steps = epochs * -(-len(states) // _BATCH)
-    schedule = keras.optimizers.schedules.CosineDecay(_RATE, steps)
-    sweep.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-2))
-    sweep.fit(
-        states.inputs,
-        states.correct.astype("float32"),
-        batch_size=_BATCH,
-        epochs=epochs,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
 
 
 def _gradient_function(sweep: ControllerSweep):

@@ -122,6 +122,8 @@ def train_controllers(
     batch_size: int = 512,
     learning_rate: float = 3e-3,
     verbose="auto",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    sweep_class: type[ControllerSweep] = ControllerSweep,
 ) -> ControllerSweep:
     """Trains controllers on exit states, with AdamW and cosine decay.
 
@@ -136,11 +138,13 @@ def train_controllers(
         learning_rate: Highest learning rate; it has to leave the plateau of an
             expectation that starts by continuing.
         verbose: As in `keras.Model.fit`.
+        callbacks: As in `keras.Model.fit`; their model is the sweep.
+        sweep_class: The objective, if not the exact expected benefit.
 
     Returns:
         The trained sweep; `assign` takes the controllers of one β into the model.
     """
-    sweep = ControllerSweep(model, betas, seed)
+    sweep = sweep_class(model, betas, seed)
     steps = epochs * -(-len(states) // batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     sweep.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-2))
@@ -149,6 +153,7 @@ def train_controllers(
         states.correct.astype("float32"),
         batch_size=batch_size,
         epochs=epochs,
+        callbacks=list(callbacks),
         verbose=verbose,
     )
     return sweep

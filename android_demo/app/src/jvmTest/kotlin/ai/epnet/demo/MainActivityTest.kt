@@ -8,6 +8,8 @@ import android.widget.ImageButton
 import android.widget.LinearLayout
 import android.widget.SeekBar
 import java.io.File
+import java.nio.ByteBuffer
+import kotlin.math.abs
 import org.json.JSONObject
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
@@ -73,7 +75,7 @@ class MainActivityTest {
             val python = PythonAnswers.read(phone.activity.assets, name)!!
             val exit = python.exits[images.examples.last()]
             assertEquals("Exit $exit of 12", phone.text(R.id.stopped))
-            assertTrue(phone.text(R.id.beta_value).startsWith("β = "))
+            assertTrue(phone.text(R.id.beta_value).contains("β = "))
         }
     }
 
@@ -131,6 +133,7 @@ class MainActivityTest {
             val message = phone.text(R.id.message)
             assertTrue(message, message.startsWith("$segment: found sha256 "))
             assertFalse(phone.view<View>(R.id.run_all).isEnabled)
+            assertFalse(phone.isShown(R.id.picture_card))
             phone.screenshot("corrupt-bundle")
         }
     }
@@ -141,6 +144,32 @@ class MainActivityTest {
             phone.settle()
             phone.chooseExample(0)
             assertFalse(phone.view<View>(R.id.beta).isEnabled)
+        }
+    }
+
+    @Test fun oneBundleForEveryBetaStopsWherePythonSays() {
+        val bundle = File("../engine/src/jvmTest/resources/bundles/beta-range")
+        val answers = JSONObject(File(bundle, "answers.json").readText())
+        val pixels = File(bundle, "images.bin").readBytes()
+        Phone(Intent().putExtra("directory", bundle.path)).use { phone ->
+            phone.settle()
+            val state = phone.activity.session.state
+            val size = state.models!!.manifest.input.numValues
+            assertEquals(20, phone.view<SeekBar>(R.id.beta).max)
+            val betas = answers.getJSONArray("betas")
+            for (k in 0 until betas.length()) {
+                val beta = betas.getDouble(k)
+                phone.moveBeta(state.settings.indexOfFirst { abs(it.beta / beta - 1) < 1e-9 })
+                for (i in 0 until 10) {
+                    val image = ByteBuffer.wrap(pixels, i * size, size)
+                    phone.activity.session.show { Picture.Pixels(image) }
+                    phone.settle()
+                    val exit = answers.getJSONArray("exits").getJSONArray(k).getInt(i)
+                    val label = answers.getJSONArray("labels").getJSONArray(k).getInt(i)
+                    assertEquals("Exit $exit of 3", phone.text(R.id.stopped))
+                    assertEquals("$label", phone.text(R.id.answer))
+                }
+            }
         }
     }
 
@@ -164,6 +193,7 @@ class MainActivityTest {
                 File(it).mkdirs()
                 file.copyTo(File(it, "../benchmark.json"), overwrite = true)
             }
+            phone.screenshot("benchmark", whole = true)
             phone.click(R.id.share)
             val chooser = shadowOf(phone.activity).nextStartedActivity
             val sent = chooser.getParcelableExtra(Intent.EXTRA_INTENT, Intent::class.java)!!

@@ -9,6 +9,7 @@ import android.widget.SeekBar
 import android.widget.TableLayout
 import android.widget.TableRow
 import android.widget.TextView
+import kotlin.math.floor
 import kotlin.math.roundToInt
 
 /** Writes a [State] into the views. */
@@ -17,6 +18,7 @@ class Screen(private val activity: Activity) {
 
     /** @param correct class of the example that is shown, or null. */
     fun render(state: State, correct: Int?) {
+        renderCards(state)
         renderSubtitle(state)
         text(R.id.message, state.message)
         renderAnswer(state, correct)
@@ -32,6 +34,14 @@ class Screen(private val activity: Activity) {
         val difficulty = images.difficulty(index)
             ?: return string(R.string.example_plain, place + 1, label)
         return string(R.string.example, place + 1, difficulty, label)
+    }
+
+    /** Where the bundles cannot be used, there is nothing to show but the message. */
+    private fun renderCards(state: State) {
+        val useless = state.models == null && state.job == null
+        for (id in listOf(R.id.picture_card, R.id.way_card, R.id.beta_card, R.id.tests_card)) {
+            activity.findViewById<View>(id).visibility = if (useless) View.GONE else View.VISIBLE
+        }
     }
 
     private fun renderSubtitle(state: State) {
@@ -83,7 +93,7 @@ class Screen(private val activity: Activity) {
         }
         val spent = shown.early.macs
         bar(R.id.macs_bar, spent.toDouble() / full)
-        text(R.id.macs, string(R.string.macs_spent, spent / 1e6, full / 1e6, saved(spent, full)))
+        text(R.id.macs, string(R.string.macs_spent, spent / 1e6, full / 1e6, saved(spent.toDouble() / full)))
         if (shown.whole == null) {
             hide(R.id.time)
             hide(R.id.time_bar)
@@ -91,7 +101,7 @@ class Screen(private val activity: Activity) {
         }
         val (early, whole) = shown.earlyMs to shown.wholeMs
         bar(R.id.time_bar, early / whole)
-        text(R.id.time, string(R.string.time_spent, early, whole, saved(early, whole)))
+        text(R.id.time, string(R.string.time_spent, early, whole, saved(early / whole)))
     }
 
     private fun renderBeta(state: State) {
@@ -103,7 +113,7 @@ class Screen(private val activity: Activity) {
         text(R.id.beta_value, setting?.let {
             val short = java.lang.String.format(java.util.Locale.ROOT, "%.1e", it.beta)
                 .replace(".0e", "e")
-            string(R.string.beta_value, short, it.beta * 1e6)
+            string(R.string.beta_value, it.beta * 1e6, short)
         })
     }
 
@@ -111,8 +121,8 @@ class Screen(private val activity: Activity) {
         val ready = state.job == null && state.images != null
         val runAll = activity.findViewById<Button>(R.id.run_all)
         runAll.text = string(R.string.run_all, state.images?.size ?: 0)
-        runAll.isEnabled = ready
-        activity.findViewById<Button>(R.id.benchmark).isEnabled = ready
+        enable(runAll, ready)
+        enable(activity.findViewById(R.id.benchmark), ready)
         val share = activity.findViewById<View>(R.id.share)
         share.visibility = if (state.report != null) View.VISIBLE else View.GONE
         val running = when (state.job) {
@@ -174,8 +184,11 @@ class Screen(private val activity: Activity) {
         return state.models?.bundles?.get(bundle)?.manifest?.segments.orEmpty().map { it.exit }
     }
 
-    private fun saved(spent: Number, full: Number): Double =
-        100 * (1 - spent.toDouble() / full.toDouble())
+    /** Never more than is saved: 99.7 % are shown as 99. */
+    private fun saved(share: Double): String {
+        val percent = floor(100 * (1 - share)).toInt()
+        return if (percent < 0) string(R.string.more, -percent) else string(R.string.saved, percent)
+    }
 
     private fun bar(id: Int, share: Double) {
         val bar = activity.findViewById<ProgressBar>(id)
@@ -190,6 +203,11 @@ class Screen(private val activity: Activity) {
         view.visibility = if (content != null) View.VISIBLE else hidden
     }
 
+    private fun enable(button: Button, enabled: Boolean) {
+        button.isEnabled = enabled
+        button.alpha = if (enabled) 1f else DISABLED_ALPHA
+    }
+
     private fun hide(id: Int) {
         activity.findViewById<View>(id).visibility = View.GONE
     }
@@ -197,4 +215,9 @@ class Screen(private val activity: Activity) {
     private fun string(id: Int, vararg values: Any) = activity.getString(id, *values)
 
     private fun dp(value: Int) = (value * activity.resources.displayMetrics.density).roundToInt()
+
+    private companion object {
+        /** Material's opacity of what cannot be touched. */
+        const val DISABLED_ALPHA = 0.38f
+    }
 }

@@ -4,14 +4,16 @@
         --output=runs/maxmin/bundle
 
 A thin script over `epnet_tf.convert`. The training images calibrate the quantization,
-the validation images measure the policy before and after it.
+and heads are fitted again to what the quantized main branch computes from them;
+validation and test images measure the policy before and after. The whole account is
+report.md in the bundle.
 """
 
 from absl import flags
 
 import epnet_tf
 from epnet_tf import cli
-from epnet_tf.deployment import quantize
+from epnet_tf.deployment import quantize, report
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
 _DATASET = flags.DEFINE_string(
@@ -21,6 +23,11 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
 _SEED = flags.DEFINE_integer("seed", 0, "The data set's seed that train.py was given.")
 _QUANTIZATION = flags.DEFINE_string(
     "quantization", "int8", f"One of {', '.join(quantize.MODES)}."
+)
+_REFIT = flags.DEFINE_bool(
+    "refit",
+    None,
+    "Fit the heads to the quantized main branch; by default with int8, int8-full, qat.",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The bundle's folder.")
 _NAME = flags.DEFINE_string("name", None, "What the bundle is called.")
@@ -38,6 +45,9 @@ def main(_) -> None:
         _OUTPUT.value,
         quantization=_QUANTIZATION.value,
         evaluation_data=(dataset.validation.images, dataset.validation.labels),
+        test_data=(dataset.test.images, dataset.test.labels),
+        training_data=(dataset.train.images, dataset.train.labels),
+        refit=_REFIT.value,
         labels=dataset.labels,
         name=_NAME.value or dataset.name,
         overwrite=_OVERWRITE.value,
@@ -48,23 +58,35 @@ def main(_) -> None:
 def summary(conversion) -> str:
     """A table: the policy with the Keras model and with the bundle."""
     manifest = conversion.manifest
-    metrics = manifest.metrics
     size = sum(entry.bytes for entry in manifest.segments)
     lines = [
         f"{conversion.path}: {len(manifest.segments)} segments, "
-        f"{manifest.quantization}, {size / 1e6:.2f} MB",
-        f"{'':8s}{'accuracy':>10s}{'benefit':>10s}{'mean MACs':>12s}{'of full':>9s}",
+        f"{manifest.quantization}, {size / 1e6:.2f} MB"
     ]
-    for name, row in (("float", metrics.float), ("bundle", metrics.bundle)):
-        lines.append(
-            f"{name:8s}{row.accuracy:10.2%}{row.benefit:10.2f}"
-            f"{row.mean_macs / 1e6:10.2f} M{row.mean_macs / manifest.full_macs:9.1%}"
-        )
-    lines.append(
-        f"same exit {metrics.same_exit:.1%}, same label {metrics.same_label:.1%} "
-        f"on {metrics.images} validation images"
-    )
-    return "\n".join(lines)
+    for name, metrics in report.measured(manifest.metrics).items():
+        lines += ["", f"{metrics.images:,} {name} images, beta = {metrics.beta:g}"]
+        lines += _rows(manifest, metrics)
+    return "\n".join([*lines, "", f"More in {conversion.path / report.REPORT}"])
+
+
+def _rows(manifest, metrics) -> list[str]:
+    policies = {"float": metrics.float}
+    if metrics.before_refit:
+        policies["before refit"] = metrics.before_refit.bundle
+    policies["bundle"] = metrics.bundle
+    lines = [
+        f"{'':14s}{'accuracy':>10s}{'benefit':>10s}{'mean MACs':>12s}{'of full':>9s}"
+    ]
+    lines += [
+        f"{name:14s}{row.accuracy:10.2%}{row.benefit:10.2f}"
+        f"{row.mean_macs / 1e6:10.2f} M{row.mean_macs / manifest.full_macs:9.1%}"
+        for name, row in policies.items()
+    ]
+    return [
+        *lines,
+        f"float and bundle: same exit {metrics.same_exit:.1%}, "
+        f"same label {metrics.same_label:.1%}, both {metrics.same_answer:.1%}",
+    ]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from litert_quantizer.utils import qsv_utils
 import epnet_tf
 from epnet_tf import cli
 from epnet_tf.data import Split
-from epnet_tf.deployment import litert, outputs, quantize
+from epnet_tf.deployment import litert, outputs, quantize, recipes
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
 _DATASET = flags.DEFINE_string("dataset", None, "What it was trained on.")
@@ -96,15 +96,13 @@ def variant(
             for image in train.images[order[:count]]
         ]
         recipe = quantize.int8_recipe(content)
-        recipe.add_static_config(
-            ".*", Operation.CONV_2D, 8, 8, algorithm_key=kernels
-        )
+        recipe.add_static_config(".*", Operation.CONV_2D, 8, 8, algorithm_key=kernels)
         for operation in in_float32:
             recipe.add_quantization_config(
                 ".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE
             )
-        ranges = quantize.calibrate(content, recipe, feeds, update)
-        return quantize.apply_recipe(content, recipe, ranges)
+        ranges = recipes.calibrate(content, recipe, feeds, update)
+        return recipes.apply(content, recipe, ranges)
 
     return make
 

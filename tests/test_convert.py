@@ -14,7 +14,7 @@ import pytest
 from conftest import BETA, BETA_RANGE
 
 import epnet_tf
-from epnet_tf.deployment import bundle, convert, flatbuffer, slicer
+from epnet_tf.deployment import bundle, flatbuffer, quantize, slicer, verify
 
 
 def test_bundle_holds_what_its_manifest_says(epnet, int8_bundle):
@@ -35,7 +35,8 @@ def test_bundle_holds_what_its_manifest_says(epnet, int8_bundle):
     segments = content["segments"]
     files = [f"segment_{i:02d}.tflite" for i in (1, 2, 3, 4)]
     assert [s["file"] for s in segments] == files
-    assert sorted(os.listdir(int8_bundle.path)) == ["epnet.json", *files]
+    report = ["report.md", "report.png"]
+    assert sorted(os.listdir(int8_bundle.path)) == ["epnet.json", *report, *files]
     assert [s["exit"] for s in segments] == [1, 2, 3, 4]
     assert [s["layer"] for s in segments] == list(epnet.exit_layers)
     costs = [int(c) for c in epnet.exit_costs.with_controllers]
@@ -92,6 +93,7 @@ def test_without_evaluation_data_nothing_is_measured(epnet, images, tmp_path):
         epnet, images[:5], tmp_path / "bundle", quantization="none", name="mine"
     )
     assert conversion.manifest.metrics is None
+    assert "report.md" not in os.listdir(conversion.path)
     assert conversion.manifest.name == "mine"
     assert conversion.manifest.labels == ("0", "1", "2", "3")
     assert bundle.read_manifest(tmp_path / "bundle") == conversion.manifest
@@ -100,13 +102,13 @@ def test_without_evaluation_data_nothing_is_measured(epnet, images, tmp_path):
 def test_segments_that_differ_from_the_whole_are_noticed(float_tflite, images):
     segments = slicer.slice_model(float_tflite)
     feeds = [{"image": images[:1].astype(np.float32)}]
-    convert._compare(float_tflite, segments, feeds)
+    verify.compare(float_tflite, segments, feeds)
     buffers = flatbuffer.read(segments[2].content).model.buffers
     weights = max((b.data.tobytes() for b in buffers if b.data is not None), key=len)
     spoilt = segments[2].content.replace(weights, bytes(len(weights)))
     segments[2] = segments[2]._replace(content=spoilt)
     with pytest.raises(ValueError, match="logits_03"):
-        convert._compare(float_tflite, segments, feeds)
+        verify.compare(float_tflite, segments, feeds)
 
 
 @pytest.mark.slow
@@ -149,6 +151,7 @@ def with_nan(images):
         ({"evaluation": lambda x, y: (x, y[:5])}, r"Received: labels of shape \[5\]"),
         ({"evaluation": lambda x, y: (x, y + 1)}, "from 0 to 3. Received: 1 to 4"),
         ({"evaluation": lambda x, y: (with_nan(x), y)}, "Received: NaN"),
+        ({"test_data": (np.zeros([2, 16, 16, 1]), [0])}, "test_data with one label"),
     ],
 )
 def test_bad_arguments_are_one_sentence(
@@ -160,6 +163,12 @@ def test_bad_arguments_are_one_sentence(
         epnet_tf.convert(
             epnet, calibration, tmp_path / "b", evaluation_data=evaluation, **change
         )
+    assert os.listdir(tmp_path) == []
+
+
+def test_test_data_alone_are_refused(epnet, images, labels, tmp_path):
+    with pytest.raises(ValueError, match="Received: test_data alone"):
+        epnet_tf.convert(epnet, images, tmp_path / "b", test_data=(images, labels))
     assert os.listdir(tmp_path) == []
 
 
@@ -223,7 +232,8 @@ def test_command_ends_bad_input_in_one_sentence(epnet, tmp_path):
     )
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        "error: Expected a quantization among none, int8. Received: int3"
+        f"error: Expected a quantization among {', '.join(quantize.MODES)}. "
+        "Received: int3"
     )
     assert "Traceback" not in result.stderr
     assert os.listdir(tmp_path) == []

@@ -114,8 +114,17 @@ def test_calibration_sample_is_drawn_from_the_seed():
 
 
 def test_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match=r"among none, int8.* Received: int4"):
+    names = "none, float16, dynamic, int8, int8-full, qat"
+    with pytest.raises(ValueError, match=rf"among {names}\. Received: int4"):
         quantize.check_mode("int4")
+
+
+def test_fine_tuning_without_training_data_is_refused():
+    assert quantize.FINE_TUNED < set(quantize.MODES)
+    quantize.check_mode("qat", has_training_data=True)
+    quantize.check_mode("int8", has_training_data=False)
+    with pytest.raises(ValueError, match=r"images and labels.*qat.* Received: no tr"):
+        quantize.check_mode("qat", has_training_data=False)
 
 
 @keras.saving.register_keras_serializable()

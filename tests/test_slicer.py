@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from epnet_tf.deployment import flatbuffer, slicer
+from epnet_tf.deployment import flatbuffer, quantize, slicer
 from epnet_tf.deployment.litert import LiteRTModel
 
 SHAPE = (1, 3, 3, 2)
@@ -13,7 +13,7 @@ Operator, Options = schema.BuiltinOperator, schema.BuiltinOptions
 
 
 class GraphBuilder:
-    """Writes .tflite graphs of elementwise operators, sums over space and matmuls."""
+    """Writes .tflite graphs of elementwise operators, convolutions and pooling."""
 
     def __init__(self):
         self.buffers = [schema.BufferT()]
@@ -57,6 +57,42 @@ class GraphBuilder:
 
     def tanh(self, a):
         return self.operator(Operator.TANH, [a], self.tensors[a].shape)
+
+    def concatenate(self, a, b):
+        *space, channels = self.tensors[a].shape
+        shape = (*space, channels + self.tensors[b].shape[-1])
+        options = schema.ConcatenationOptionsT(axis=3)
+        return self.operator(
+            Operator.CONCATENATION, [a, b], shape, Options.ConcatenationOptions, options
+        )
+
+    def convolve(self, a, kernel):
+        """Same padding; the kernel's shape is [outputs, height, width, inputs]."""
+        outputs = kernel.shape[0]
+        constants = [self.constant(kernel), self.constant(np.zeros(outputs, "f4"))]
+        options = schema.Conv2DOptionsT(strideW=1, strideH=1)
+        return self.operator(
+            Operator.CONV_2D,
+            [a, *constants],
+            (*self.tensors[a].shape[:-1], outputs),
+            Options.Conv2DOptions,
+            options,
+        )
+
+    def convolve_depthwise(self, a, kernel):
+        """Same padding; the kernel's shape is [1, height, width, channels]."""
+        shape = self.tensors[a].shape
+        constants = [self.constant(kernel), self.constant(np.zeros(shape[-1], "f4"))]
+        options = schema.DepthwiseConv2DOptionsT(
+            strideW=1, strideH=1, depthMultiplier=1
+        )
+        return self.operator(
+            Operator.DEPTHWISE_CONV_2D,
+            [a, *constants],
+            shape,
+            Options.DepthwiseConv2DOptions,
+            options,
+        )
 
     def pool(self, a):
         axes = self.constant(np.array([1, 2], np.int32), schema.TensorType.INT32)
@@ -298,31 +334,74 @@ def test_many_random_graphs_are_cut_bitwise_exactly():
 
 
 def check_random_graph(seed):
+    """Cuts a random graph, in float32 and in int8."""
     rng = np.random.default_rng(seed)
     g = GraphBuilder()
+    outputs = random_exits(g, rng)
+    content = g.build(outputs)
+    exits = sum(name.startswith("logits_") for name in outputs)
+    feeds = [image_feed(rng) for _ in range(3)]
+    for mode in ("none", "int8"):
+        whole = quantize.quantize(content, mode, feeds)
+        segments = slicer.slice_model(whole)
+        assert len(segments) == exits
+        check_operators(flatbuffer.read(whole), segments)
+        for feed in feeds:
+            assert_equal_to_whole(whole, segments, feed)
+
+
+def random_exits(g: GraphBuilder, rng) -> dict[str, int]:
+    """Draws a graph with skip and dense connections; gives its outputs."""
     made = [g.input("image")]
-    shared = [g.constant(random_array(rng)) for _ in range(2)]
+    # A constant, and what is computed from it, are read on both sides of cuts.
+    shared = [g.constant(random_array(rng))]
     shared.append(g.tanh(shared[0]))
     outputs: dict[str, int] = {}
     exits = int(rng.integers(2, 6))
     for number in range(1, exits + 1):
         for _ in range(rng.integers(1, 5)):
-            # The newest tensor leads on; the other is any, for skip connections.
-            other = int(rng.choice(made + shared))
-            make = [g.add, g.multiply, lambda a, b: g.tanh(g.add(a, b))]
-            made.append(make[rng.integers(3)](made[-1], other))
-        logits = g.pool(made[-1])
-        outputs[f"logits_{number:02d}"] = logits
+            made.append(random_operator(g, rng, made, shared))
+        logits = outputs[f"logits_{number:02d}"] = g.pool(made[-1])
         if number < exits:
-            previous = outputs[f"logits_{rng.integers(1, number + 1):02d}"]
+            # An earlier exit's logits, or its own.
+            shape = g.tensors[logits].shape
+            alike = [t for t in outputs.values() if g.tensors[t].shape == shape]
+            previous = int(rng.choice(alike))
             outputs[f"stop_{number:02d}"] = g.multiply(g.tanh(logits), previous)
-    content = g.build(outputs)
-    segments = slicer.slice_model(content)
-    assert len(segments) == exits
-    count = sum(len(flatbuffer.read(s.content).operators) for s in segments)
-    # Only the constant path may be there more than once, or not at all.
-    assert abs(count - len(g.operators)) < exits
-    assert_equal_to_whole(content, segments, image_feed(rng))
+    return outputs
+
+
+def random_operator(g: GraphBuilder, rng, made, shared) -> int:
+    """Leads on from the newest tensor, together with any earlier one."""
+    newest, channels = made[-1], g.tensors[made[-1]].shape[-1]
+    alike = [t for t in made + shared if g.tensors[t].shape == g.tensors[newest].shape]
+    kind = rng.integers(6)
+    if channels > 8 or kind == 0:
+        size = int(rng.choice([1, 3]))
+        width = int(rng.choice([2, 4]))
+        return g.convolve(newest, random_array(rng, (width, size, size, channels)) / 4)
+    if kind == 1:
+        return g.convolve_depthwise(newest, random_array(rng, (1, 3, 3, channels)) / 3)
+    if kind == 2:
+        return g.concatenate(newest, int(rng.choice(made)))
+    if kind == 3:
+        return g.tanh(g.add(newest, int(rng.choice(alike))))
+    combine = g.add if kind == 4 else g.multiply
+    return combine(newest, int(rng.choice(alike)))
+
+
+def check_operators(graph: flatbuffer.Graph, segments):
+    """Every operator between the image and an exit is in one segment."""
+    image = graph.dependents(graph.inputs.values())
+    reached = sum(
+        not image.isdisjoint(graph.operators[o].outputs)
+        for o in graph.ancestors(graph.outputs.values())
+    )
+    found = 0
+    for segment in segments:
+        part = flatbuffer.read(segment.content)
+        found += sum(not part.variable.isdisjoint(o.outputs) for o in part.operators)
+    assert found == reached
 
 
 def test_real_model(float_tflite, images):

@@ -1,9 +1,6 @@
 """Times what a bundle costs and saves, in one run, on one thread, with XNNPACK."""
 
-import dataclasses
 import os
-import time
-from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -11,33 +8,12 @@ import numpy as np
 from epnet_tf.deployment import bundle, convert
 from epnet_tf.deployment.litert import LiteRTModel
 from epnet_tf.deployment.runner import SegmentRunner
+from epnet_tf.deployment.timing import Timing, one_image, time_in_turn
 from epnet_tf.model import EPNet
 
 # What the others are compared with, and the same without copying the image in.
 WHOLE = "whole model"
 WHOLE_RUNTIME = "whole model, runtime alone"
-# Images that a contender runs in one go: alone, as in use, with its weights in the
-# caches that the contender before it had filled.
-_BLOCK = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """How long one contender took.
-
-    Attributes:
-        seconds: float [images].
-    """
-
-    seconds: np.ndarray
-
-    def milliseconds(self, percentile: float) -> float:
-        """A percentile of the times; 50 is the median."""
-        return 1e3 * float(np.percentile(self.seconds, percentile))
-
-    def ratio(self, other: "Timing") -> float:
-        """Median of the ratios to another contender's times for the same images."""
-        return float(np.median(self.seconds / other.seconds))
 
 
 def compare(
@@ -88,11 +64,11 @@ def compare(
     parts = _open_segments(bundle_dir, images[0], beta)
     return time_in_turn(
         {
-            "plain backbone": _one_image(single(f"logits_{model.num_exits:02d}")),
-            WHOLE: _one_image(whole),
+            "plain backbone": one_image(single(f"logits_{model.num_exits:02d}")),
+            WHOLE: one_image(whole),
             "segments in a row": row.run_image,
             "early termination": early.run_image,
-            f"static exit {static}": _one_image(single(f"logits_{static:02d}")),
+            f"static exit {static}": one_image(single(f"logits_{static:02d}")),
             WHOLE_RUNTIME: lambda image: whole.invoke(),
             "segments in a row, runtime alone": lambda image: [
                 part.invoke() for part in parts
@@ -113,46 +89,6 @@ def static_exit(
         for i in range(1, model.num_exits + 1)
     ]
     return int(np.argmin(np.abs(np.array(accuracies) - accuracy))) + 1
-
-
-def time_in_turn(
-    contenders: Mapping[str, Callable[[np.ndarray], object]],
-    images: np.ndarray,
-    rounds: int,
-) -> dict[str, Timing]:
-    """Times functions of an image, in rounds.
-
-    A machine that is slow for a while is slow for all of them, and each runs first as
-    often as any other.
-
-    Args:
-        contenders: The functions, by name.
-        images: Run in turn, ten in each round.
-        rounds: Rounds that count; one more comes before.
-
-    Returns:
-        A `Timing` for each.
-    """
-    names = list(contenders)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for i in range(rounds + 1):
-        block = [images[j % len(images)] for j in range(i * _BLOCK, (i + 1) * _BLOCK)]
-        first = i % len(names)
-        for name in names[first:] + names[:first]:
-            run = contenders[name]
-            for image in block:
-                start = time.perf_counter()
-                run(image)
-                seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(np.array(taken[_BLOCK:])) for name, taken in seconds.items()}
-
-
-def _one_image(model: LiteRTModel) -> Callable[[np.ndarray], None]:
-    def run(image: np.ndarray) -> None:
-        np.copyto(model.inputs["image"][0], image)
-        model.invoke()
-
-    return run
 
 
 def _open_segments(bundle_dir, image, beta: float | None) -> list[LiteRTModel]:

@@ -4,19 +4,33 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
+from absl import logging
 
 from epnet_tf import files
-from epnet_tf.deployment import bundle, litert, quantize, slicer
-from epnet_tf.deployment.bundle import Manifest, Metrics, PolicyMetrics
-from epnet_tf.deployment.runner import SegmentRunner
+from epnet_tf.deployment import (
+    bundle,
+    checks,
+    litert,
+    measure,
+    qat,
+    quantize,
+    refit,
+    report,
+    slicer,
+    verify,
+)
+from epnet_tf.deployment.bundle import Manifest, Metrics
 from epnet_tf.model import EPNet
-from epnet_tf.prediction import Prediction
 
 # Images on which segments in a row and the whole model must agree bit for bit.
 _COMPARED_IMAGES = 32
+
+# Images [n, h, w, c], raw values 0 to 255, and int labels [n].
+Labelled = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,23 +52,33 @@ def convert(
     output_dir: str | os.PathLike,
     *,
     quantization: str = "int8",
-    evaluation_data: tuple[np.ndarray, np.ndarray] | None = None,
+    evaluation_data: Labelled | None = None,
+    test_data: Labelled | None = None,
+    training_data: Labelled | None = None,
+    refit: bool | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
     overwrite: bool = False,
 ) -> Conversion:
     """Converts a trained model to a bundle: one .tflite segment per exit.
 
-    The segments in a row are compared with the whole model, bit for bit, and the
-    policy is measured on `evaluation_data` with the Keras model and with the bundle,
-    before the bundle is put in place. If anything fails, nothing is left behind, and
-    an older bundle stays as it was.
+    The segments in a row are compared with the whole model, bit for bit, before the
+    bundle is put in place. If anything fails, nothing is left behind, and an older
+    bundle stays as it was.
+
+    With `evaluation_data`, the Keras model and the bundle are measured side by side:
+    in `epnet.json`, and for reading in `report.md` and `report.png` beside it. A
+    bundle that loses more than half a point of benefit is warned of.
 
     Usage:
 
     ```python
     conversion = epnet_tf.convert(
-        model, x_train[:200], "bundle", evaluation_data=(x_val, y_val)
+        model,
+        x_train[:200],
+        "bundle",
+        training_data=(x_train, y_train),
+        evaluation_data=(x_val, y_val),
     )
     print(conversion.manifest.metrics)
     ```
@@ -65,9 +89,14 @@ def convert(
             255; a few hundred in random order. Quantization takes its ranges from
             them.
         output_dir: The folder to make.
-        quantization: `none`, or `int8`: main branch int8, heads float32.
-        evaluation_data: Images and labels to measure the policy on, such as the
-            validation split; None measures nothing.
+        quantization: A mode, see `epnet_tf.deployment.quantize`.
+        evaluation_data: Images and labels to measure on, such as the validation split;
+            all of them are run. None measures nothing.
+        test_data: More of them, measured as well.
+        training_data: Training images and labels, for the refit and for `qat`.
+        refit: Whether heads are fitted again to what the quantized main branch
+            computes (see `epnet_tf.deployment.refit`); None does so with the modes
+            int8, int8-full and qat if there are `training_data`.
         labels: Class names; None numbers the classes.
         name: What the bundle is called; None takes the model's name.
         overwrite: Whether a bundle in `output_dir` may be replaced.
@@ -79,28 +108,43 @@ def convert(
         ValueError: If an argument is not as said above, or `output_dir` exists.
         OSError: If the bundle cannot be written.
     """
-    quantize.check_mode(quantization)
-    _check_output(pathlib.Path(output_dir), overwrite)
+    quantize.check_mode(quantization, training_data is not None)
+    checks.check_output(pathlib.Path(output_dir), overwrite)
+    checks.check_model(model)
+    refit = checks.check_refit(refit, model, quantization, training_data is not None)
     manifest = _describe(model, quantization, labels, name)
-    images = _check_images(manifest, calibration_images, evaluation_data)
+    images = checks.check_images(manifest, calibration_images)
+    sets = {
+        "evaluation_data": evaluation_data,
+        "test_data": test_data,
+        "training_data": training_data,
+    }
+    for key, given in sets.items():
+        checks.check_labelled(manifest, given, key)
+    if evaluation_data is not None:
+        images = np.asarray(evaluation_data[0])
+    elif test_data is not None:
+        raise ValueError(
+            "Expected evaluation_data beside test_data. Received: test_data alone."
+        )
     with files.write_whole(output_dir, overwrite) as folder:
         folder.mkdir()
-        beta = _typical_beta(model) if model.beta_range else None
-        whole = to_tflite(model, calibration_images, quantization, beta)
-        segments = slicer.slice_model(whole)
-        _compare(whole, segments, _feeds(images, beta))
-
-        entries = bundle.segment_entries(
-            segments, model.exit_layers, model.exit_costs.with_controllers
-        )
-        manifest = dataclasses.replace(manifest, segments=entries)
-        for segment, entry in zip(segments, entries, strict=True):
-            (folder / entry.file).write_bytes(segment.content)
-        bundle.write_manifest(manifest, folder)
+        fine_tuning = training_data if quantization in quantize.FINE_TUNED else None
+        refitting = training_data if refit else None
+        tflite = _whole(model, calibration_images, quantization, fine_tuning, refitting)
+        segments = slicer.slice_model(tflite.whole)
+        image_dtype = quantize.image_dtype(tflite.whole)
+        images = images[:_COMPARED_IMAGES]
+        feeds = _feeds(images, _beta_input(model), image_dtype)
+        verify.compare(tflite.whole, segments, feeds)
+        manifest = _write_segments(folder, manifest, model, tflite.whole, segments)
         if evaluation_data is not None:
-            metrics = _measure(model, SegmentRunner(folder), *evaluation_data)
+            metrics = _measure(model, tflite, folder, evaluation_data, test_data)
             manifest = dataclasses.replace(manifest, metrics=metrics)
             bundle.write_manifest(manifest, folder)
+            report.write(manifest, folder)
+            for warning in report.warnings(metrics):
+                logging.warning(warning)
     return Conversion(pathlib.Path(output_dir), manifest)
 
 
@@ -125,32 +169,66 @@ def to_tflite(
     return quantize.quantize(litert.to_tflite(model), quantization, feeds)
 
 
-def _check_output(path: pathlib.Path, overwrite: bool) -> None:
-    """Refuses to replace what is there, and ever to replace what is no bundle."""
-    if not os.path.lexists(path):
-        return
-    if not overwrite:
-        raise ValueError(
-            f"The output exists already, and may be replaced only with overwrite. "
-            f"Received: {path}"
-        )
-    if not (path / bundle.MANIFEST).is_file():
-        raise ValueError(
-            "Expected as output a new folder, or a bundle to replace; what is there "
-            f"is no bundle. Received: {path}"
-        )
+class _TFLite(NamedTuple):
+    """A model as .tflite, in one piece.
+
+    Attributes:
+        float32: Not quantized.
+        whole: Quantized, what the segments are cut from.
+        before_refit: Quantized without the refit; None if there is none.
+    """
+
+    float32: bytes
+    whole: bytes
+    before_refit: bytes | None = None
+
+
+def _whole(
+    model: EPNet,
+    calibration_images: np.ndarray,
+    quantization: str,
+    fine_tuning: Labelled | None,
+    refitting: Labelled | None,
+) -> _TFLite:
+    """Converts and quantizes, with data for it fine-tuned before and refitted after."""
+    if fine_tuning is not None:
+        model = qat.fine_tune(model, *fine_tuning)
+    feeds = _feeds(calibration_images, _beta_input(model))
+    float32 = litert.to_tflite(model)
+    whole = quantize.quantize(float32, quantization, feeds)
+    if refitting is None:
+        return _TFLite(float32, whole)
+    fitted = refit.refit(model, whole, *refitting)
+    float32 = litert.to_tflite(fitted)
+    again = quantize.quantize(float32, quantization, feeds)
+    refit.check_same_main_branch(whole, again)
+    return _TFLite(float32, again, before_refit=whole)
+
+
+def _write_segments(
+    folder: pathlib.Path,
+    manifest: Manifest,
+    model: EPNet,
+    whole: bytes,
+    segments: Sequence[slicer.Segment],
+) -> Manifest:
+    """Writes segments and manifest; gives the manifest."""
+    entries = bundle.segment_entries(
+        segments, model.exit_layers, model.exit_costs.with_controllers
+    )
+    image = dataclasses.replace(manifest.input, dtype=quantize.image_dtype(whole))
+    manifest = dataclasses.replace(manifest, segments=entries, input=image)
+    for segment, entry in zip(segments, entries, strict=True):
+        (folder / entry.file).write_bytes(segment.content)
+    bundle.write_manifest(manifest, folder)
+    return manifest
 
 
 def _describe(
     model: EPNet, quantization: str, labels: Sequence[str] | None, name: str | None
 ) -> Manifest:
     """The manifest, as far as it is known before the segments are."""
-    if not isinstance(model, EPNet):
-        raise ValueError(
-            f"Expected an epnet_tf.EPNet. Received: {type(model).__name__}"
-        )
-    beta = _typical_beta(model)
-    span = model.beta_range
+    beta, span = _typical_beta(model), model.beta_range
     labels = [str(c) for c in range(model.num_classes)] if labels is None else labels
     if len(labels) != model.num_classes:
         raise ValueError(
@@ -176,29 +254,6 @@ def _describe(
     )
 
 
-def _check_images(manifest: Manifest, calibration_images, evaluation_data):
-    """Checks all images; gives a few, to compare the whole and the segments on."""
-    checked = manifest.input.check(calibration_images)
-    if not len(checked):
-        raise ValueError("Expected at least one calibration image. Received: none.")
-    if evaluation_data is None:
-        return checked[:_COMPARED_IMAGES]
-    images, labels = evaluation_data
-    checked = manifest.input.check(images)
-    labels = np.asarray(labels)
-    if labels.shape != (len(checked),) or not len(labels):
-        raise ValueError(
-            f"Expected evaluation_data with one label for each of {len(checked)} "
-            f"images, at least one. Received: labels of shape {list(labels.shape)}."
-        )
-    if labels.min() < 0 or labels.max() >= len(manifest.labels):
-        raise ValueError(
-            f"Expected evaluation labels from 0 to {len(manifest.labels) - 1}. "
-            f"Received: {labels.min()} to {labels.max()}."
-        )
-    return checked[:_COMPARED_IMAGES]
-
-
 def _typical_beta(model: EPNet) -> float:
     """The β that the policy is for; the middle, on a logarithmic scale, of a range."""
     if model.beta_range:
@@ -211,60 +266,34 @@ def _typical_beta(model: EPNet) -> float:
     return float(model.beta)
 
 
-def _feeds(images: np.ndarray, beta: float | None) -> list[dict[str, np.ndarray]]:
+def _beta_input(model: EPNet) -> float | None:
+    """The β to feed the model with, if it takes one."""
+    return _typical_beta(model) if model.beta_range else None
+
+
+def _feeds(
+    images: np.ndarray, beta: float | None, dtype: str = "float32"
+) -> list[dict[str, np.ndarray]]:
     """The whole model's inputs for each image."""
     shared = {} if beta is None else {"beta": np.full([1, 1], beta, np.float32)}
-    return [{"image": i[np.newaxis].astype(np.float32), **shared} for i in images]
+    return [{"image": i[np.newaxis].astype(dtype), **shared} for i in images]
 
 
-def _compare(whole: bytes, segments: Sequence[slicer.Segment], feeds) -> None:
-    """Checks that segments in a row compute, bit for bit, what the whole model does.
-
-    Raises:
-        ValueError: If an output differs, or is not finite.
-    """
-    model = litert.LiteRTModel(whole)
-    parts = [litert.LiteRTModel(segment.content) for segment in segments]
-    for feed in feeds:
-        expected = model.run(**feed)
-        tensors = dict(feed)
-        for part in parts:
-            tensors |= part.run(**{name: tensors[name] for name in part.inputs})
-        for name, value in expected.items():
-            if not np.isfinite(value).all():
-                raise ValueError(f"The model's output {name} is not finite.")
-            if value.tobytes() != tensors[name].tobytes():
-                raise ValueError(
-                    f"The segments in a row differ from the whole model in {name}: "
-                    "the slicer does not cut this model correctly."
-                )
-
-
-def _measure(model: EPNet, runner: SegmentRunner, images, labels) -> Metrics:
-    """The policy with the Keras model and with the bundle, on the same images."""
-    beta = _typical_beta(model)
-    given = beta if model.beta_range else None
-    keras_answers = model.classify(images, beta=given)
-    bundle_answers = runner.predict(images, beta=given)
-    return Metrics(
-        float=_policy_metrics(keras_answers, labels, beta, model.num_exits),
-        bundle=_policy_metrics(bundle_answers, labels, beta, model.num_exits),
-        same_exit=float(np.mean(keras_answers.exit == bundle_answers.exit)),
-        same_label=float(np.mean(keras_answers.label == bundle_answers.label)),
-        beta=beta,
-        images=len(images),
+def _measure(
+    model: EPNet,
+    tflite: _TFLite,
+    folder: pathlib.Path,
+    evaluation_data: Labelled,
+    test_data: Labelled | None,
+) -> Metrics:
+    """What `epnet.json` says about answers, size and time."""
+    beta, images = _typical_beta(model), np.asarray(evaluation_data[0])
+    metrics, *test = [
+        measure.measure(model, tflite.whole, *given, beta, tflite.before_refit)
+        for given in (evaluation_data, test_data)
+        if given is not None
+    ]
+    cost = measure.cost(
+        tflite.float32, tflite.whole, folder, images, _beta_input(model)
     )
-
-
-def _policy_metrics(
-    answers: Prediction, labels: np.ndarray, beta: float, num_exits: int
-) -> PolicyMetrics:
-    accuracy = float(np.mean(answers.label == labels))
-    mean_macs = float(np.mean(answers.macs))
-    rates = np.bincount(answers.exit - 1, minlength=num_exits) / len(answers.exit)
-    return PolicyMetrics(
-        accuracy=accuracy,
-        benefit=100.0 * accuracy - beta * mean_macs,
-        mean_macs=mean_macs,
-        exit_rates=tuple(rates.tolist()),
-    )
+    return dataclasses.replace(metrics, test=test[0] if test else None, cost=cost)

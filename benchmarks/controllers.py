@@ -54,8 +54,10 @@ class PartialController(Controller):
         return keras.Model([pooled, logits], stop, name=name)
 
 
+WITHOUT_EXPLORATION = "the first, without exploration"
 VARIANTS = {
     "confidence + logits + features": Controller(),
+    WITHOUT_EXPLORATION: Controller(),
     "logits + features": PartialController(confidence=False),
     "confidence alone": PartialController(state=False),
     "all, started at probability 1/2": PartialController(bias=0.0),
@@ -95,6 +97,7 @@ def main(_) -> None:
                 betas,
                 seed=seed,
                 epochs=config["schedule"]["controller_epochs"],
+                temperature=0.0 if name == WITHOUT_EXPLORATION else 0.03,
                 verbose=0,
             )
             for i, beta in enumerate(betas):

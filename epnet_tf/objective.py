@@ -77,6 +77,51 @@ def benefit_loss(stop_logits, correct, macs, beta):
     return -ops.mean(expected_benefit(stop_logits, correct, macs, beta))
 
 
+def stakes(macs, beta):
+    """What is at stake for an image: 100 points, and the cost of the last exit.
+
+    Args:
+        macs: float [N]; multiply-adds spent when leaving through each exit.
+        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+
+    Returns:
+        Percentage points, of the shape of `beta`.
+    """
+    return 100.0 + beta * float(macs[-1])
+
+
+def training_objective(
+    stop_logits, correct, macs, beta, temperature=0.0, relative=False
+):
+    """What controllers are trained to raise: expected benefit, and exploration.
+
+    The expected benefit has plateaus: once every image leaves by an early exit, the
+    later ones get no gradient. While the temperature is above 0, the entropy of the
+    decisions at all exits keeps them open.
+
+    Args:
+        stop_logits: float [..., N − 1].
+        correct: bool or float [..., N]; whether each exit names the right class.
+        macs: float [N]; multiply-adds spent when leaving through each exit.
+        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+        temperature: What a nat of entropy is worth, as a share of the stakes.
+        relative: Whether to give per cent of the stakes instead of points. Where β
+            differs from image to image, high ones drown low ones otherwise; the best
+            policy for each β is the same.
+
+    Returns:
+        float32 [...].
+    """
+    stop, at_stake = ops.sigmoid(stop_logits), stakes(macs, beta)
+    entropies = -(
+        stop * ops.log_sigmoid(stop_logits)
+        + (1.0 - stop) * ops.log_sigmoid(-stop_logits)
+    )
+    points = expected_benefit(stop_logits, correct, macs, beta)
+    points += temperature * ops.sum(at_stake * entropies, axis=-1)
+    return 100.0 * points / at_stake[..., 0] if relative else points
+
+
 def first_stop(stop_logits, threshold=0.0):
     """The exit that the policy takes: the first whose stop logit is above a threshold.
 

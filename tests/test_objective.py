@@ -33,6 +33,28 @@ def random_problem(images, exits, seed=0):
     return stop_logits, correct, macs
 
 
+def test_exploration_by_hand():
+    macs, beta = [1e6, 2e6, 3e6], 1e-5
+    correct = np.zeros([4, 3], "float32")
+    even = np.zeros([4, 2], "float32")
+    # At even odds half leave by the first exit, a quarter by each of the others.
+    benefit = -beta * (0.5e6 + 0.25 * 2e6 + 0.25 * 3e6)
+    # The entropy of each decision is log 2; at stake are 100 points and 30 of cost.
+    found = objective.training_objective(even, correct, macs, beta, temperature=0.1)
+    np.testing.assert_allclose(found, benefit + 0.1 * 130 * 2 * np.log(2), rtol=1e-5)
+    sure = np.float32([[-200.0, 200.0]])
+    found = objective.training_objective(sure, correct[:1], macs, beta, 0.1)
+    np.testing.assert_allclose(found, [-20.0], rtol=1e-5)
+
+
+def test_relative_objective_is_in_per_cent_of_the_stakes():
+    macs, betas = [1e6, 2e6, 3e6], np.float32([[0.0], [1e-5], [1e-4]])
+    problem = random_problem(3, 3)[:2]
+    points = objective.training_objective(*problem, macs, betas, 0.1)
+    relative = objective.training_objective(*problem, macs, betas, 0.1, relative=True)
+    np.testing.assert_allclose(relative, points * np.float32([1, 1 / 1.3, 1 / 4]))
+
+
 @pytest.mark.parametrize("exits", [2, 3, 12])
 def test_exit_distribution_is_that_of_the_definition(exits):
     stop_logits, _, _ = random_problem(5, exits)

@@ -72,19 +72,45 @@ def leave(recipe: RecipeManager, graph: Graph, operators: Iterable[int]) -> None
         graph: The float32 model's graph.
         operators: By their indices in it.
     """
-    # A scope is a regular expression for the names of the tensors that an operator
-    # makes, each with a semicolon behind it.
+    recipe.add_quantization_config(
+        _scope(graph, operators),
+        Operation.ALL_SUPPORTED,
+        algorithm_key=AlgorithmName.NO_QUANTIZE,
+    )
+
+
+def leave_with_float16_kernels(
+    recipe: RecipeManager, graph: Graph, operators: Iterable[int]
+) -> None:
+    """As `leave`, with the kernels of dense layers stored in half the bytes.
+
+    Args:
+        recipe: The recipe, which is changed.
+        graph: The float32 model's graph.
+        operators: By their indices in it.
+    """
+    operators = list(operators)
+    leave(recipe, graph, operators)
+    recipe.add_weight_only_config(
+        _scope(graph, operators),
+        Operation.FULLY_CONNECTED,
+        num_bits=16,
+        algorithm_key=AlgorithmName.FLOAT_CASTING,
+    )
+
+
+def _scope(graph: Graph, operators: Iterable[int]) -> str:
+    """A regular expression for operators, as the quantizer names them.
+
+    That is the names of the tensors that each makes, with a semicolon behind each.
+    """
     scopes = [
         "".join(
             f"{graph.tensors[t].name.decode()};" for t in graph.operators[index].outputs
         )
         for index in sorted(operators)
     ]
-    recipe.add_quantization_config(
-        f"^({'|'.join(map(re.escape, scopes))})$",
-        Operation.ALL_SUPPORTED,
-        algorithm_key=AlgorithmName.NO_QUANTIZE,
-    )
+    return f"^({'|'.join(map(re.escape, scopes))})$"
 
 
 def calibrate(

@@ -92,6 +92,8 @@ class BenefitRecorder(keras.callbacks.Callback):
 def compare(case: Case, max_images: int = 2000, every: int = 10) -> Learning:
     """Trains controllers for the plan's β both ways, with the same seeds and steps.
 
+    Both without `Exploration`, by the gradient of the expected benefit alone.
+
     Args:
         case: The case.
         max_images: Validation images to measure on.
@@ -113,6 +115,7 @@ def compare(case: Case, max_images: int = 2000, every: int = 10) -> Learning:
                 [beta],
                 seed,
                 case.controller_epochs,
+                temperature=0.0,
                 verbose=0,
                 callbacks=[recorder],
                 sweep_class=kind,
@@ -144,7 +147,9 @@ def gradient_noise(case: Case, batches: int = 50, warm_up_steps: int = 100) -> d
     """
     beta, states = case.plan.table_beta, case.train
     few = states.take(slice(warm_up_steps * _BATCH))
-    exact = train_controllers(case.model, few, [beta], epochs=1, verbose=0)
+    exact = train_controllers(
+        case.model, few, [beta], epochs=1, temperature=0.0, verbose=0
+    )
     sampled = ReinforceSweep(case.model, [beta], 0)
     for mine, theirs in zip(sampled.weights, exact.weights, strict=True):
         mine.assign(theirs)

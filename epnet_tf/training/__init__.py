@@ -2,6 +2,7 @@
 
 from epnet_tf.training.classifiers import ClassifierTrainer
 from epnet_tf.training.controllers import ControllerTrainer
+from epnet_tf.training.exploration import Exploration
 from epnet_tf.training.states import ExitStates, compute_states
 from epnet_tf.training.sweep import ControllerSweep, train_controllers
 
@@ -10,6 +11,7 @@ __all__ = [
     "ControllerSweep",
     "ControllerTrainer",
     "ExitStates",
+    "Exploration",
     "compute_states",
     "train_controllers",
 ]

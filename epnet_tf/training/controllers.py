@@ -50,6 +50,10 @@ class ControllerTrainer(ExitTrainer):
         self.macs = tuple(float(m) for m in model.exit_costs.with_controllers)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        # Above 0 while `Exploration` is at work.
+        self.temperature = self.add_weight(
+            (), initializer="zeros", trainable=False, name="temperature"
+        )
         report_at: dict[str, float | None] = {"": None}
         if beta is not None:
             self.beta = self.add_weight((), trainable=False, name="beta")
@@ -104,12 +108,17 @@ class ControllerTrainer(ExitTrainer):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """Minus the expected benefit, mean over the batch (percentage points)."""
+        """Minus the training objective, mean over the batch; with a range, relative."""
         correct = ops.stack(self.correct(y, self.logits(y_pred)), axis=-1)
-        benefits = objective.expected_benefit(
-            y_pred["stops"], correct, self.macs, y_pred["beta"]
+        objectives = objective.training_objective(
+            y_pred["stops"],
+            correct,
+            self.macs,
+            y_pred["beta"],
+            self.temperature,
+            relative=self.model.beta_range is not None,
         )
-        return self.mean_loss(-benefits, sample_weight)
+        return self.mean_loss(-objectives, sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Benefit, accuracy and mean MACs with hard stops."""

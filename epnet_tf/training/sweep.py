@@ -13,6 +13,7 @@ from keras import ops
 
 from epnet_tf import objective
 from epnet_tf.training.controllers import draw_betas
+from epnet_tf.training.exploration import Exploration
 from epnet_tf.training.states import ExitStates
 
 
@@ -41,6 +42,10 @@ class ControllerSweep(keras.Model):
         self.betas = () if betas is None else tuple(float(beta) for beta in betas)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.macs = model.exit_costs.with_controllers
+        # Above 0 while `Exploration` is at work.
+        self.temperature = self.add_weight(
+            (), initializer="zeros", trainable=False, name="temperature"
+        )
         keras.utils.set_random_seed(seed)
         self.model = model
         by_channels: dict[int, list[int]] = {}
@@ -89,13 +94,18 @@ class ControllerSweep(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """The sum over β of minus the expected benefit, mean over the batch."""
-        correct = y[None]
+        """The sum over β of minus the training objective, mean over the batch."""
         betas = np.array(self.betas, "float32")[:, None, None]
-        if self.model.beta_range:
-            betas = x["beta"][None]
-        benefits = objective.expected_benefit(y_pred, correct, self.macs, betas)
-        return -ops.sum(ops.mean(benefits, axis=-1))
+        for_range = self.model.beta_range is not None
+        objectives = objective.training_objective(
+            y_pred,
+            y[None],
+            self.macs,
+            x["beta"][None] if for_range else betas,
+            self.temperature,
+            relative=for_range,
+        )
+        return -ops.sum(ops.mean(objectives, axis=-1))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The loss alone: what counts is measured on held-out states afterwards."""
@@ -121,11 +131,12 @@ def train_controllers(
     epochs: int = 8,
     batch_size: int = 512,
     learning_rate: float = 3e-3,
+    temperature: float = 0.03,
     verbose="auto",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     sweep_class: type[ControllerSweep] = ControllerSweep,
 ) -> ControllerSweep:
-    """Trains controllers on exit states, with AdamW and cosine decay.
+    """Trains controllers on exit states, with AdamW, cosine decay and `Exploration`.
 
     Args:
         model: The `EPNet` that the states come from.
@@ -137,6 +148,7 @@ def train_controllers(
         batch_size: Images in a batch.
         learning_rate: Highest learning rate; it has to leave the plateau of an
             expectation that starts by continuing.
+        temperature: First temperature of `Exploration`; 0 for none.
         verbose: As in `keras.Model.fit`.
         callbacks: As in `keras.Model.fit`; their model is the sweep.
         sweep_class: The objective, if not the exact expected benefit.
@@ -153,7 +165,7 @@ def train_controllers(
         states.correct.astype("float32"),
         batch_size=batch_size,
         epochs=epochs,
-        callbacks=list(callbacks),
+        callbacks=[Exploration(temperature), *callbacks],
         verbose=verbose,
     )
     return sweep

@@ -18,7 +18,8 @@ from absl import flags
 import epnet_tf
 from epnet_tf import cli, data
 from epnet_tf.deployment import quantize
-from epnet_tf.deployment.bundle import Manifest, Metrics
+from epnet_tf.deployment.bundle import Manifest
+from epnet_tf.deployment.metrics import Metrics
 from epnet_tf.evaluation.markdown import table
 from epnet_tf.evaluation.plans import plan_for
 from epnet_tf.files import write_whole

@@ -9,6 +9,7 @@ import pytest
 
 import epnet_tf
 from epnet_tf.deployment import bundle, convert, measure, outputs, report, report_figure
+from epnet_tf.deployment.metrics import BeforeRefit, Cost, PolicyMetrics, Time
 from epnet_tf.deployment.outputs import ExitOutputs
 
 MACS = np.array([10, 20, 40])
@@ -52,14 +53,14 @@ def manifest(int8_bundle, metrics):
 
 
 def test_policy_with_float_and_quantized_model(metrics):
-    assert metrics.float == bundle.PolicyMetrics(
+    assert metrics.float == PolicyMetrics(
         accuracy=1.0,
         benefit=77.5,
         mean_macs=22.5,
         exit_rates=(0.25, 0.5, 0.25),
         exit_accuracy=(0.5, 0.75, 1.0),
     )
-    assert metrics.bundle == bundle.PolicyMetrics(
+    assert metrics.bundle == PolicyMetrics(
         accuracy=0.5,
         benefit=30.0,
         mean_macs=20.0,
@@ -75,7 +76,7 @@ def test_agreement(metrics):
     assert metrics.before_refit is None
     twin = measure.compare(FLOAT, FLOAT, LABELS, MACS, BETA, before_refit=QUANTIZED)
     assert twin.same_exit == twin.same_label == twin.same_answer == 1.0
-    assert twin.before_refit == bundle.BeforeRefit(metrics.bundle, 0.75, 0.5, 0.5)
+    assert twin.before_refit == BeforeRefit(metrics.bundle, 0.75, 0.5, 0.5)
 
 
 def test_confidence_shift(metrics):
@@ -138,8 +139,8 @@ def test_report_says_what_was_measured(manifest, metrics):
 
 
 def test_size_and_time(manifest, metrics):
-    times = (bundle.Time("whole", 2.0, 1.0), bundle.Time("segments", 0.5, 0.25))
-    cost = bundle.Cost(float_bytes=4_000_000, bundle_bytes=1_000_000, times=times)
+    times = (Time("whole", 2.0, 1.0), Time("segments", 0.5, 0.25))
+    cost = Cost(float_bytes=4_000_000, bundle_bytes=1_000_000, times=times)
     metrics = dataclasses.replace(metrics, cost=cost)
     text = report.text(dataclasses.replace(manifest, metrics=metrics))
     assert "1.00 MB, 0.25 of the same segments in float32" in text

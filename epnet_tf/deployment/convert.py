@@ -23,7 +23,8 @@ from epnet_tf.deployment import (
     slicer,
     verify,
 )
-from epnet_tf.deployment.bundle import Manifest, Metrics
+from epnet_tf.deployment.bundle import Manifest
+from epnet_tf.deployment.metrics import Metrics
 from epnet_tf.model import EPNet
 
 # Images on which segments in a row and the whole model must agree bit for bit.

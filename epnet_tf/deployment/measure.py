@@ -8,8 +8,8 @@ import numpy as np
 
 from epnet_tf import objective
 from epnet_tf.deployment import outputs, slicer
-from epnet_tf.deployment.bundle import BeforeRefit, Cost, Metrics, PolicyMetrics, Time
 from epnet_tf.deployment.litert import LiteRTModel
+from epnet_tf.deployment.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics, Time
 from epnet_tf.deployment.outputs import ExitOutputs
 from epnet_tf.deployment.runner import SegmentRunner
 from epnet_tf.deployment.timing import one_image, time_in_turn

@@ -4,13 +4,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from epnet_tf.deployment.bundle import (
-    BeforeRefit,
-    Cost,
-    Manifest,
-    Metrics,
-    PolicyMetrics,
-)
+from epnet_tf.deployment.bundle import Manifest
+from epnet_tf.deployment.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics
 from epnet_tf.evaluation.markdown import table
 
 REPORT = "report.md"

@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from epnet_tf.deployment.bundle import Manifest, Metrics, PolicyMetrics
+from epnet_tf.deployment.bundle import Manifest
+from epnet_tf.deployment.metrics import Metrics, PolicyMetrics
 from epnet_tf.deployment.report import measured
 
 _BUNDLE = "#1f77b4"

@@ -39,6 +39,7 @@ def main(_) -> None:
     quantize.check_mode(_QUANTIZATION.value)
     model = cli.load_model(_MODEL.value)
     dataset = epnet_tf.load_dataset(_DATASET.value, _DATA_DIR.value, _SEED.value)
+    unseen = dataset.unseen()
     conversion = epnet_tf.convert(
         model,
         quantize.calibration_sample(dataset.train.images),
@@ -46,7 +47,7 @@ def main(_) -> None:
         quantization=_QUANTIZATION.value,
         evaluation_data=(dataset.validation.images, dataset.validation.labels),
         test_data=(dataset.test.images, dataset.test.labels),
-        training_data=(dataset.train.images, dataset.train.labels),
+        training_data=(unseen.images, unseen.labels),
         refit=_REFIT.value,
         labels=dataset.labels,
         name=_NAME.value or dataset.name,

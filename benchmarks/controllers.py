@@ -76,7 +76,7 @@ def main(_) -> None:
     model = keras.saving.load_model(workdir / "classifiers.keras")
     train, validation, test = (
         compute_states(model, split.images, split.labels)
-        for split in (dataset.train, dataset.validation, dataset.test)
+        for split in (dataset.unseen(), dataset.validation, dataset.test)
     )
     betas, costs = config["betas"], model.exit_costs
     print(f"{'':40}" + "".join(f"{beta:>9.0e}" for beta in betas))

@@ -34,7 +34,7 @@ def main(_) -> None:
     model = keras.saving.load_model(workdir / "classifiers.keras")
     train, validation = (
         compute_states(model, split.images, split.labels)
-        for split in (dataset.train, dataset.validation)
+        for split in (dataset.unseen(), dataset.validation)
     )
     halves = [validation.take(slice(k, None, 2)) for k in (0, 1)]
     betas = config["betas"]

@@ -102,7 +102,7 @@ def models(workdir: pathlib.Path, config: dict, dataset: data.Dataset):
     model = sweep = None
     if missing:
         model = keras.saving.load_model(workdir / "classifiers.keras")
-        train = dataset.train
+        train = dataset.unseen()
         states = epnet_tf.compute_states(model, train.images, train.labels)
         epochs = config["schedule"]["controller_epochs"]
         sweep = epnet_tf.train_controllers(
@@ -118,13 +118,14 @@ def models(workdir: pathlib.Path, config: dict, dataset: data.Dataset):
 
 def converted(model: epnet_tf.EPNet, dataset: data.Dataset, mode: str) -> Manifest:
     """Converts as `convert.py` does; gives the manifest alone."""
+    unseen = dataset.unseen()
     with tempfile.TemporaryDirectory() as folder:
         return epnet_tf.convert(
             model,
             quantize.calibration_sample(dataset.train.images),
             pathlib.Path(folder) / "bundle",
             quantization=mode,
-            training_data=(dataset.train.images, dataset.train.labels),
+            training_data=(unseen.images, unseen.labels),
             evaluation_data=(dataset.test.images, dataset.test.labels),
         ).manifest
 

@@ -87,6 +87,13 @@ def test_digits_splits_share_no_digit():
     )
     assert (len(train), len(validation), len(test)) == (1_097, 300, 400)
     assert not train & validation and not train & test and not validation & test
+    # Images for the controllers are new compositions of the training digits.
+    unseen = dataset.unseen()
+    assert len(unseen) == len(dataset.train) and set(shown(unseen)) <= train
+    seen = {image.tobytes() for image in dataset.train.images}
+    repeated = sum(image.tobytes() in seen for image in unseen.images)
+    assert repeated < 0.05 * len(unseen)
+    np.testing.assert_array_equal(unseen.images, dataset.unseen().images)
 
 
 def test_a_seed_gives_the_same_arrays():
@@ -134,6 +141,12 @@ def test_cifar10_from_the_environments_folder(tmp_path, monkeypatch):
     assert sorted(index) == list(range(100))
     labels = np.concatenate([dataset.train.labels, dataset.validation.labels])
     np.testing.assert_array_equal(labels, index % 10)
+    # Images for the controllers are the training images, augmented.
+    unseen = dataset.unseen()
+    np.testing.assert_array_equal(unseen.labels, dataset.train.labels)
+    assert unseen.images.shape == dataset.train.images.shape
+    changed = (unseen.images != dataset.train.images).any(axis=(1, 2, 3))
+    assert changed.mean() > 0.9
 
 
 def test_unknown_name():
@@ -158,6 +171,11 @@ def test_another_data_set_under_the_name(tmp_path):
 
 
 # A user's own file
+
+
+def test_a_users_own_images_are_all_that_there_are(write):
+    dataset = load_dataset(write(**arrays()))
+    assert dataset.unseen() is dataset.train
 
 
 def test_npz(write):

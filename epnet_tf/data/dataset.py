@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from epnet_tf.data import sources
 from epnet_tf.data.compose import (
@@ -51,6 +52,7 @@ class Dataset:
         difficulties: names of the images' known difficulties, from easy to hard;
             empty where these are unknown.
         augment: augmentation that `training_pipeline` should apply, or `None`.
+        recompose: composes other training images from the same sources, or `None`.
     """
 
     name: str
@@ -60,6 +62,25 @@ class Dataset:
     test: Split
     difficulties: tuple[str, ...] = ()
     augment: Callable | None = None
+    recompose: Callable[[], Split] | None = None
+
+    def unseen(self) -> Split:
+        """The training images as no network has seen them, to train controllers on.
+
+        Composed or augmented anew, always in the same way; `train` itself where
+        neither can be done. On the very images that it was fitted to, a network is
+        surer of itself than it will be.
+        """
+        if self.recompose is not None:
+            return self.recompose()
+        if self.augment is None:
+            return self.train
+        images = self.train.images
+        parts = [
+            self.augment(tf.constant(images[i : i + 1000]), [0, i]).numpy()
+            for i in range(0, len(images), 1000)
+        ]
+        return Split(np.concatenate(parts), self.train.labels, self.train.difficulty)
 
     @property
     def num_classes(self) -> int:
@@ -153,8 +174,9 @@ def _composed(
         (x_train[held_out], source.y_train[held_out], len(held_out)),
         (x_test, source.y_test, len(x_test)),
     )
-    train, validation, test = _compose_splits(composer, parts, seed, canvas=50)
-    return Dataset(name, source.labels, train, validation, test, difficulties)
+    return _of_compositions(
+        name, source.labels, composer, parts, difficulties, seed, canvas=50
+    )
 
 
 def _digits(seed: int) -> Dataset:
@@ -166,20 +188,39 @@ def _digits(seed: int) -> Dataset:
         (images[part], labels[part], count)
         for part, count in zip(np.split(order, [-700, -400]), counts, strict=True)
     ]
-    train, validation, test = _compose_splits(compose_max_min, parts, seed, canvas=24)
-    return Dataset(
-        "digits", sources.DIGIT_NAMES, train, validation, test, MAX_MIN_LEVELS
+    return _of_compositions(
+        "digits",
+        sources.DIGIT_NAMES,
+        compose_max_min,
+        parts,
+        MAX_MIN_LEVELS,
+        seed,
+        canvas=24,
     )
 
 
-def _compose_splits(composer, parts, seed, canvas) -> list[Split]:
-    """Compose each of (images, labels, count) from a random stream of its own."""
-    splits = []
-    for (x, y, count), child in zip(parts, _children(seed)[1:], strict=True):
+def _of_compositions(
+    name, labels, composer, parts, difficulties, seed, canvas
+) -> Dataset:
+    """Composes each of (images, labels, count) from a random stream of its own."""
+
+    def compose(part, child) -> Split:
+        x, y, count = part
         rng = np.random.default_rng(child)
         images, labels, difficulty = composer(x, y, count, rng, canvas)
-        splits.append(Split(images[..., np.newaxis], labels, difficulty))
-    return splits
+        return Split(images[..., np.newaxis], labels, difficulty)
+
+    _, *streams, unseen = _children(seed)
+    train, validation, test = map(compose, parts, streams)
+    return Dataset(
+        name,
+        labels,
+        train,
+        validation,
+        test,
+        difficulties,
+        recompose=lambda: compose(parts[0], unseen),
+    )
 
 
 def _hold_out(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -200,5 +241,5 @@ def _random_order(count: int, seed: int) -> np.ndarray:
 
 
 def _children(seed: int) -> list[np.random.SeedSequence]:
-    """Independent streams: one for splitting, then one for each split's images."""
-    return np.random.SeedSequence(seed).spawn(4)
+    """Streams: for splitting, for each split's images, for other training images."""
+    return np.random.SeedSequence(seed).spawn(5)

@@ -9,7 +9,6 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from epnet_tf import data, policies
 from epnet_tf.evaluation.plans import Plan, plan_for
@@ -27,7 +26,7 @@ class Case:
         dataset: The data set.
         model: The `EPNet` with trained classifiers.
         plan: What is evaluated.
-        train: States that controllers are trained on.
+        train: States that controllers are trained on (of `Dataset.unseen`).
         validation: States that everything is tuned on.
         test: States for the scores.
         folder: Where trained controllers are kept.
@@ -87,9 +86,8 @@ def load_case(
         compute_states(model, split.images, split.labels, verbose=verbose)
         for split in (dataset.validation, dataset.test)
     )
-    train = compute_states(
-        model, _augmented(dataset), dataset.train.labels, verbose=verbose
-    )
+    unseen = dataset.unseen()
+    train = compute_states(model, unseen.images, unseen.labels, verbose=verbose)
     return Case(
         dataset,
         model,
@@ -99,6 +97,7 @@ def load_case(
         test,
         folder=workdir / "controllers",
         recipe={
+            "states": "unseen",
             "classifiers": hashlib.sha256(model_file.read_bytes()).hexdigest(),
             "validation_repeats": plan.validation_repeats,
         },
@@ -179,18 +178,6 @@ def kept_controllers(
     file = pathlib.Path(folder) / f"{name}-{seed}.npz"
     weights, _ = _read(file)
     return dict(zip(json.loads(_recipe(file))["betas"], weights, strict=True))
-
-
-def _augmented(dataset: data.Dataset):
-    """The training images as the network sees them while it is trained."""
-    images = dataset.train.images
-    if dataset.augment is None:
-        return images
-    parts = [
-        dataset.augment(tf.constant(images[i : i + 1000]), [0, i]).numpy()
-        for i in range(0, len(images), 1000)
-    ]
-    return np.concatenate(parts)
 
 
 def _train(case, model, betas, seed) -> tuple[list[ControllerWeights], float]:

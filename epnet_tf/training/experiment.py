@@ -68,7 +68,7 @@ def run(
     model = trained_classifiers(config, dataset, workdir, verbose)
     states = [
         compute_states(model, split.images, split.labels, verbose=verbose)
-        for split in (dataset.train, dataset.validation, dataset.test)
+        for split in (dataset.unseen(), dataset.validation, dataset.test)
     ]
     metrics = {"settings": config.as_json()}
     metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)

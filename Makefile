@@ -24,8 +24,7 @@ demo: install
 
 # Every table and figure on the real data sets, from the trained models.
 results: install
-	$(RUN) evaluate.py --workdir=models/maxmin --workdir=models/multiscale \
-	    --workdir=models/cifar10 --results=results --budget=45% \
+	$(RUN) evaluate.py --workdir=models/maxmin --results=results --budget=45% \
 	    --max_accuracy_drop=1
 
 test: install

@@ -89,6 +89,7 @@ def main(_) -> None:
         print(f"{rules[0].name:40}" + "".join(f"{b:9.2f}" for b in benefits))
     for name, controller in VARIANTS.items():
         variant = model.with_new_controllers(controller)
+        exploration = {"temperature": 0.0} if name == WITHOUT_EXPLORATION else {}
         benefits = np.zeros([_SEEDS.value, len(betas)])
         for seed in range(_SEEDS.value):
             sweep = train_controllers(
@@ -97,8 +98,8 @@ def main(_) -> None:
                 betas,
                 seed=seed,
                 epochs=config["schedule"]["controller_epochs"],
-                temperature=0.0 if name == WITHOUT_EXPLORATION else 0.03,
                 verbose=0,
+                **exploration,
             )
             for i, beta in enumerate(betas):
                 sweep.assign(i)

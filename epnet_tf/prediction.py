@@ -1,8 +1,13 @@
 """What an early exit answers: the same for the Keras model and for segments."""
 
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+
+from epnet_tf import objective
 
 
 class Prediction(NamedTuple):
@@ -46,3 +51,56 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis, in NumPy: float32 in, float32 out."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExitOutputs:
+    """Logits and stop logits of images at every exit (NumPy).
+
+    Attributes:
+        logits: float32 [n, N, classes].
+        stops: float32 [n, N − 1].
+    """
+
+    logits: np.ndarray
+    stops: np.ndarray
+
+    @property
+    def num_exits(self) -> int:
+        """The number of exits N."""
+        return self.logits.shape[1]
+
+    @functools.cached_property
+    def confidence(self) -> np.ndarray:
+        """Largest probability that each exit gives: float32 [n, N]."""
+        return softmax(self.logits).max(axis=-1)
+
+    def answers(self, macs: np.ndarray) -> Prediction:
+        """What the policy answers: each image at the first exit that says stop.
+
+        Args:
+            macs: int64 [N], what leaving through each exit costs.
+
+        Returns:
+            What `SegmentRunner` or `EPNet.classify` would.
+        """
+        exits = np.full(len(self.logits), self.num_exits - 1)
+        if self.num_exits > 1:
+            exits = np.asarray(objective.first_stop(self.stops))
+        return from_logits(self.logits[np.arange(len(exits)), exits], exits, macs)
+
+
+def from_named(outputs: Mapping[str, np.ndarray]) -> ExitOutputs:
+    """Gathers outputs `logits_01` …, `stop_01` …, each batch first."""
+    logits = [outputs[name] for name in numbered(outputs, "logits")]
+    stops = [outputs[name] for name in numbered(outputs, "stop")]
+    return ExitOutputs(
+        np.stack(logits, axis=1),
+        np.concatenate(stops, axis=1) if stops else np.empty([len(logits[0]), 0]),
+    )
+
+
+def numbered(outputs: Iterable[str], kind: str) -> list[str]:
+    """The names `kind_01`, `kind_02`, … among those of outputs, in order."""
+    names = [name for name in outputs if name.startswith(f"{kind}_")]
+    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))

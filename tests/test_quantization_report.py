@@ -10,7 +10,7 @@ import pytest
 import epnet_tf
 from epnet_tf.deployment import bundle, convert, measure, outputs, report, report_figure
 from epnet_tf.deployment.metrics import BeforeRefit, Cost, PolicyMetrics, Time
-from epnet_tf.deployment.outputs import ExitOutputs
+from epnet_tf.prediction import ExitOutputs
 
 MACS = np.array([10, 20, 40])
 BETA = 1.0

@@ -134,11 +134,10 @@ def convert(
         refitting = training_data if refit else None
         tflite = _whole(model, calibration_images, quantization, fine_tuning, refitting)
         segments = slicer.slice_model(tflite.whole)
-        image_dtype = quantize.image_dtype(tflite.whole)
-        images = images[:_COMPARED_IMAGES]
-        feeds = _feeds(images, _beta_input(model), image_dtype)
+        dtype = quantize.image_dtype(tflite.whole)
+        feeds = _feeds(images[:_COMPARED_IMAGES], _beta_input(model), dtype)
         verify.compare(tflite.whole, segments, feeds)
-        manifest = _write_segments(folder, manifest, model, tflite.whole, segments)
+        manifest = _write_segments(folder, manifest, model, dtype, segments)
         if evaluation_data is not None:
             metrics = _measure(model, tflite, folder, evaluation_data, test_data)
             manifest = dataclasses.replace(manifest, metrics=metrics)
@@ -210,14 +209,14 @@ def _write_segments(
     folder: pathlib.Path,
     manifest: Manifest,
     model: EPNet,
-    whole: bytes,
+    image_dtype: str,
     segments: Sequence[slicer.Segment],
 ) -> Manifest:
     """Writes segments and manifest; gives the manifest."""
     entries = bundle.segment_entries(
         segments, model.exit_layers, model.exit_costs.with_controllers
     )
-    image = dataclasses.replace(manifest.input, dtype=quantize.image_dtype(whole))
+    image = dataclasses.replace(manifest.input, dtype=image_dtype)
     manifest = dataclasses.replace(manifest, segments=entries, input=image)
     for segment, entry in zip(segments, entries, strict=True):
         (folder / entry.file).write_bytes(segment.content)

@@ -10,11 +10,10 @@ from epnet_tf import objective
 from epnet_tf.deployment import outputs, slicer
 from epnet_tf.deployment.litert import LiteRTModel
 from epnet_tf.deployment.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics, Time
-from epnet_tf.deployment.outputs import ExitOutputs
 from epnet_tf.deployment.runner import SegmentRunner
 from epnet_tf.deployment.timing import one_image, time_in_turn
 from epnet_tf.model import EPNet
-from epnet_tf.prediction import Prediction
+from epnet_tf.prediction import ExitOutputs, Prediction
 
 # What the times in a report are compared with.
 FLOAT = "float32 model in one piece"

@@ -1,56 +1,16 @@
 """What all exits of a model say of images: of the Keras model, or of a .tflite one."""
 
-import dataclasses
-import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 
-from epnet_tf import objective
 from epnet_tf.deployment.litert import LiteRTModel
-from epnet_tf.prediction import Prediction, from_logits, softmax
+from epnet_tf.prediction import ExitOutputs, from_named
 
 # Seconds after which a progress bar appears.
 _PATIENCE = 3.0
-
-
-@dataclasses.dataclass(frozen=True)
-class ExitOutputs:
-    """Logits and stop logits of images at every exit (NumPy).
-
-    Attributes:
-        logits: float32 [n, N, classes].
-        stops: float32 [n, N − 1].
-    """
-
-    logits: np.ndarray
-    stops: np.ndarray
-
-    @property
-    def num_exits(self) -> int:
-        """The number of exits N."""
-        return self.logits.shape[1]
-
-    @functools.cached_property
-    def confidence(self) -> np.ndarray:
-        """Largest probability that each exit gives: float32 [n, N]."""
-        return softmax(self.logits).max(axis=-1)
-
-    def answers(self, macs: np.ndarray) -> Prediction:
-        """What the policy answers: each image at the first exit that says stop.
-
-        Args:
-            macs: int64 [N], what leaving through each exit costs.
-
-        Returns:
-            What `SegmentRunner` or `EPNet.classify` would.
-        """
-        exits = np.full(len(self.logits), self.num_exits - 1)
-        if self.num_exits > 1:
-            exits = np.asarray(objective.first_stop(self.stops))
-        return from_logits(self.logits[np.arange(len(exits)), exits], exits, macs)
 
 
 def of_keras(model: keras.Model, images, beta: float | None = None) -> ExitOutputs:
@@ -105,22 +65,6 @@ def run(model: LiteRTModel, images, beta: float | None = None) -> dict[str, np.n
         for name, memory in model.outputs.items():
             results[name][i] = memory[0]
     return results
-
-
-def from_named(outputs: Mapping[str, np.ndarray]) -> ExitOutputs:
-    """Gathers outputs `logits_01` …, `stop_01` …, each batch first."""
-    logits = [outputs[name] for name in numbered(outputs, "logits")]
-    stops = [outputs[name] for name in numbered(outputs, "stop")]
-    return ExitOutputs(
-        np.stack(logits, axis=1),
-        np.concatenate(stops, axis=1) if stops else np.empty([len(logits[0]), 0]),
-    )
-
-
-def numbered(outputs: Iterable[str], kind: str) -> list[str]:
-    """The names `kind_01`, `kind_02`, … among those of outputs, in order."""
-    names = [name for name in outputs if name.startswith(f"{kind}_")]
-    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
 
 
 def _with_progress(images: Sequence) -> Iterator[tuple[int, np.ndarray]]:

@@ -17,6 +17,7 @@ from epnet_tf.deployment import flatbuffer, outputs
 from epnet_tf.deployment.flatbuffer import Graph
 from epnet_tf.deployment.litert import LiteRTModel
 from epnet_tf.model import EPNet
+from epnet_tf.prediction import numbered
 from epnet_tf.training.controllers import ControllerTrainer
 from epnet_tf.training.states import ExitStates
 from epnet_tf.training.states import compute_states as compute_float_states
@@ -72,7 +73,7 @@ def compute_states(whole: bytes, images, labels) -> ExitStates:
         The `ExitStates`; quantized features are given by the values they stand for.
     """
     graph = flatbuffer.read(whole)
-    names = outputs.numbered(graph.outputs, "logits")
+    names = numbered(graph.outputs, "logits")
     logits = {name: graph.outputs[name] for name in names}
     pooled = {f"pooled {name}": _pooled(graph, logits[name]) for name in names[:-1]}
     made = logits | pooled
@@ -110,7 +111,7 @@ def main_branch(whole: bytes) -> list[bytes]:
         Those of all tensors up to the pooled features, as their operators run.
     """
     graph = flatbuffer.read(whole)
-    names = outputs.numbered(graph.outputs, "logits")
+    names = numbered(graph.outputs, "logits")
     pooled = [_pooled(graph, graph.outputs[name]) for name in names]
     content = []
     for index in sorted(graph.ancestors(pooled)):

@@ -59,21 +59,20 @@ def keep(
     full = model.exit_costs.full
     rows = []
     for text in budgets:
-        macs = budget.parse_macs(text, full)
-        choice = budget.meet_macs(candidates, validation, macs)
-        spent = policies.score(choice.policy, test).mean_macs
+        choice = budget.meet_macs(candidates, validation, budget.parse_macs(text, full))
+        score = policies.score(choice.policy, test)
         promise = f"at most {text} multiply-adds"
-        rows.append(_row(promise, "MACs", choice, spent, test, full))
+        rows.append(_row(promise, "MACs", choice, score, score.mean_macs, full))
     for points in accuracy_drops:
         choice = budget.meet_accuracy_drop(candidates, validation, points)
+        score = policies.score(choice.policy, test)
         lost = 100.0 * float(budget.lost(choice.policy, test).mean())
         promise = f"at most {points:g} points lost"
-        rows.append(_row(promise, "points", choice, lost, test, full))
+        rows.append(_row(promise, "points", choice, score, lost, full))
     return rows
 
 
-def _row(promise, unit, choice: budget.Choice, found: float, test, full) -> dict:
-    score = policies.score(choice.policy, test)
+def _row(promise, unit, choice: budget.Choice, score, found: float, full) -> dict:
     return {
         "promise": promise,
         "unit": unit,

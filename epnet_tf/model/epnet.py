@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from epnet_tf import objective
 from epnet_tf.model import graph, main_branch
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import Controller, branch_classifier
-from epnet_tf.prediction import Prediction
+from epnet_tf.prediction import Prediction, from_named
 
 
 @keras.saving.register_keras_serializable("epnet_tf")
@@ -165,19 +164,7 @@ class EPNet(keras.Model):
         outputs = self.predict(
             self.with_beta(images, beta), batch_size=batch_size, verbose=0
         )
-        exit_index = np.full(len(images), self.num_exits - 1)
-        if self.num_exits > 1:
-            stops = [outputs[f"stop_{i:02d}"] for i in range(1, self.num_exits)]
-            exit_index = np.asarray(objective.first_stop(np.concatenate(stops, axis=1)))
-        logits = np.stack(
-            [outputs[f"logits_{i:02d}"] for i in range(1, self.num_exits + 1)], axis=1
-        )[np.arange(len(images)), exit_index]
-        return Prediction(
-            label=logits.argmax(axis=1),
-            exit=exit_index + 1,
-            macs=self.exit_costs.with_controllers[exit_index],
-            probabilities=np.asarray(keras.ops.softmax(logits)),
-        )
+        return from_named(outputs).answers(self.exit_costs.with_controllers)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -52,6 +52,12 @@ _LEARNING_RATE = flags.DEFINE_float(
 _WEIGHT_DECAY = flags.DEFINE_float(
     "weight_decay", None, "Decoupled weight decay of stage one.", lower_bound=0.0
 )
+_RECOMPOSE = flags.DEFINE_bool(
+    "recompose",
+    None,
+    "Compose the training images of stage one anew in each epoch; default: on "
+    "multiscale.",
+)
 _PRECISION = flags.DEFINE_enum(
     "precision",
     "float32",
@@ -83,6 +89,7 @@ def main(_) -> None:
             learning_rate=_LEARNING_RATE.value,
             weight_decay=_WEIGHT_DECAY.value,
             controller_epochs=_CONTROLLER_EPOCHS.value,
+            recompose=_RECOMPOSE.value,
         ),
         betas=tuple(betas),
         beta_range=beta_range,

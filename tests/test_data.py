@@ -94,6 +94,13 @@ def test_digits_splits_share_no_digit():
     repeated = sum(image.tobytes() in seen for image in unseen.images)
     assert repeated < 0.05 * len(unseen)
     np.testing.assert_array_equal(unseen.images, dataset.unseen().images)
+    # And so are those of each epoch.
+    epochs = [dataset.recompose(epoch) for epoch in (0, 1)]
+    np.testing.assert_array_equal(epochs[1].labels, dataset.recompose(1).labels)
+    for made in epochs:
+        assert len(made) == len(dataset.train) and set(shown(made)) <= train
+        assert np.any(made.images != unseen.images)
+    assert np.any(epochs[0].images != epochs[1].images)
 
 
 def test_a_seed_gives_the_same_arrays():
@@ -334,18 +341,41 @@ def test_an_epoch_visits_images_once_with_their_labels():
     assert sorted(first) != first.tolist()
 
 
-def test_static_shapes():
-    pipeline = training_pipeline(indexed_split(), 8, seed=0, augment=crop_and_flip)
+def other_images(epoch):
+    """Another split of the same size in each epoch."""
+    split = indexed_split()
+    return Split(split.images + np.uint8(100), split.labels + 1000 * np.int32(epoch))
+
+
+def test_an_epoch_visits_the_images_composed_for_it():
+    pipeline = training_pipeline(indexed_split(), 8, 0, 3, recompose=other_images)
+    for epoch, batches in zip((3, 4), np.split(np.arange(12), 2), strict=True):
+        made = other_images(epoch)
+        for x, y in take(pipeline.skip(batches[0]), len(batches)):
+            np.testing.assert_array_equal(x, made.images[y - 1000 * epoch])
+
+
+@pytest.mark.parametrize("recompose", [None, other_images])
+def test_static_shapes(recompose):
+    pipeline = training_pipeline(
+        indexed_split(), 8, seed=0, augment=crop_and_flip, recompose=recompose
+    )
     images, labels = pipeline.element_spec
     assert images.shape == (8, 4, 4, 1) and labels.shape == (8,)
 
 
-@pytest.mark.parametrize("augment", [None, crop_and_flip])
-def test_resumed_training_sees_what_an_uninterrupted_run_sees(augment):
+@pytest.mark.parametrize(
+    ("augment", "recompose"),
+    [(None, None), (crop_and_flip, None), (None, other_images)],
+)
+def test_resumed_training_sees_what_an_uninterrupted_run_sees(augment, recompose):
     split = indexed_split()
 
     def batches(count, **kwargs):
-        return take(training_pipeline(split, 8, augment=augment, **kwargs), count)
+        pipeline = training_pipeline(
+            split, 8, augment=augment, recompose=recompose, **kwargs
+        )
+        return take(pipeline, count)
 
     whole = batches(18, seed=5)
     assert_same_batches(whole[6:], batches(12, seed=5, start_epoch=1))

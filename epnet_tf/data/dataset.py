@@ -18,6 +18,8 @@ from epnet_tf.data.compose import (
 from epnet_tf.data.pipeline import crop_and_flip
 from epnet_tf.data.sources import Source
 
+_NO_EPOCH = -1  # Stage one sees the compositions of the epochs from 0 on.
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -52,7 +54,8 @@ class Dataset:
         difficulties: names of the images' known difficulties, from easy to hard;
             empty where these are unknown.
         augment: augmentation that `training_pipeline` should apply, or `None`.
-        recompose: composes other training images from the same sources, or `None`.
+        recompose: composes other training images from the same sources, others for
+            each epoch (int, counted from 0), or `None`.
     """
 
     name: str
@@ -62,7 +65,7 @@ class Dataset:
     test: Split
     difficulties: tuple[str, ...] = ()
     augment: Callable | None = None
-    recompose: Callable[[], Split] | None = None
+    recompose: Callable[[int], Split] | None = None
 
     def unseen(self) -> Split:
         """The training images as no network has seen them, to train controllers on.
@@ -72,7 +75,7 @@ class Dataset:
         surer of itself than it will be.
         """
         if self.recompose is not None:
-            return self.recompose()
+            return self.recompose(_NO_EPOCH)
         if self.augment is None:
             return self.train
         images = self.train.images
@@ -100,7 +103,7 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set by name, or from a user's own .npz file.
 
-    - `digits`: Max-Min of scikit-learn's small digits, embedded; 24x24, 6,000 images
+    - `digits`: Max-Min of scikit-learn's small digits, embedded; 24x24, 12,000 images
       for training, 1,500 for validation, 2,000 for the test.
     - `maxmin`: Max-Min MNIST; 50x50, 55,000 + 5,000 + 10,000.
     - `multiscale`: Multi-scale Fashion-MNIST; 50x50, 55,000 + 5,000 + 10,000.
@@ -204,14 +207,13 @@ def _of_compositions(
 ) -> Dataset:
     """Composes each of (images, labels, count) from a random stream of its own."""
 
-    def compose(part, child) -> Split:
+    def compose(part, stream) -> Split:
         x, y, count = part
-        rng = np.random.default_rng(child)
+        rng = np.random.default_rng(_sequence(seed, stream))
         images, labels, difficulty = composer(x, y, count, rng, canvas)
         return Split(images[..., np.newaxis], labels, difficulty)
 
-    _, *streams, unseen = _children(seed)
-    train, validation, test = map(compose, parts, streams)
+    train, validation, test = map(compose, parts, (1, 2, 3))
     return Dataset(
         name,
         labels,
@@ -219,7 +221,7 @@ def _of_compositions(
         validation,
         test,
         difficulties,
-        recompose=lambda: compose(parts[0], unseen),
+        recompose=lambda epoch: compose(parts[0], 5 + int(epoch)),
     )
 
 
@@ -237,9 +239,9 @@ def _hold_out(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _random_order(count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(_children(seed)[0]).permutation(count)
+    return np.random.default_rng(_sequence(seed, 0)).permutation(count)
 
 
-def _children(seed: int) -> list[np.random.SeedSequence]:
-    """Streams: for splitting, for each split's images, for other training images."""
-    return np.random.SeedSequence(seed).spawn(5)
+def _sequence(seed: int, stream: int) -> np.random.SeedSequence:
+    """Streams: 0 splits, 1 to 3 compose the splits, 4 and on other training images."""
+    return np.random.SeedSequence(seed, spawn_key=(stream,))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ def training_pipeline(
     seed: int,
     start_epoch: int = 0,
     augment: Callable | None = None,
+    recompose: Callable[[int], "Split"] | None = None,
 ) -> tf.data.Dataset:
     """Shuffled batches without end, for `fit` with `steps_per_epoch`.
 
@@ -31,6 +33,8 @@ def training_pipeline(
         augment: stateless function of (images, seed) that returns images of the same
             shape, such as `crop_and_flip`; images are float32 `[batch, h, w, c]`, the
             seed is int64 `[2]`, different for each batch.
+        recompose: pure function of the epoch that returns as many images and labels
+            as `split` holds, to take in that epoch instead of them.
 
     Returns:
         `tf.data.Dataset` of (images float32 `[batch, h, w, c]` with raw pixels 0 to
@@ -41,26 +45,42 @@ def training_pipeline(
     """
     steps = steps_per_epoch(split, batch_size)
     with tf.device("CPU:0"):  # Batches are made there, and GPU memory is scarce.
-        images, labels = tf.constant(split.images), tf.constant(split.labels)
+        given = tf.constant(split.images), tf.constant(split.labels)
 
-    def epoch_batches(epoch):
+    def images_of_epoch(epoch):
+        if recompose is None:
+            return epoch, *given
+        dtypes = [tensor.dtype for tensor in given]
+        made = tf.numpy_function(lambda e: _arrays(recompose(e)), [epoch], dtypes)
+        return epoch, *map(tf.ensure_shape, made, [tensor.shape for tensor in given])
+
+    def epoch_batches(epoch, images, labels):
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(
             tf.range(len(split)), epoch_seed
         )
         order = tf.reshape(order[: steps * batch_size], [steps, batch_size])
         batches = tf.data.Dataset.from_tensor_slices(order).enumerate()
-        return batches.map(lambda step, index: batch(epoch_seed, step, index))
+        return batches.map(
+            lambda step, index: batch(
+                epoch_seed, step, tf.gather(images, index), tf.gather(labels, index)
+            )
+        )
 
-    def batch(epoch_seed, step, index):
-        x = tf.cast(tf.gather(images, index), tf.float32)
+    def batch(epoch_seed, step, x, y):
+        x = tf.cast(x, tf.float32)
         if augment is not None:
             x = augment(x, tf.random.experimental.stateless_fold_in(epoch_seed, step))
             x = tf.ensure_shape(x, [batch_size, *split.images.shape[1:]])
-        return x, tf.gather(labels, index)
+        return x, y
 
-    epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
-    return epochs.flat_map(epoch_batches).prefetch(2)
+    # The next epoch's images are made while this one's are used.
+    epochs = tf.data.Dataset.range(start_epoch, tf.int64.max).map(images_of_epoch)
+    return epochs.prefetch(1).flat_map(epoch_batches).prefetch(2)
+
+
+def _arrays(split: "Split") -> tuple[np.ndarray, np.ndarray]:
+    return split.images, split.labels
 
 
 def steps_per_epoch(split: "Split", batch_size: int) -> int:

@@ -18,6 +18,8 @@ class Schedule:
         weight_decay: Decoupled, stage one; L2 regularization of a tenth of it has the
             same pull.
         controller_epochs: Passes over the cached states in stage two.
+        recompose: Whether stage one composes its training images anew in each epoch,
+            from the same training digits or garments (of data sets that can).
     """
 
     backbone: str
@@ -26,6 +28,7 @@ class Schedule:
     learning_rate: float
     weight_decay: float
     controller_epochs: int
+    recompose: bool = False
 
 
 # Batch size and learning rate are the paper's (5.3) on its data sets; the epochs are
@@ -33,7 +36,7 @@ class Schedule:
 SCHEDULES = {
     "digits": Schedule("resnet10", 12, 64, 0.05, 5e-3, 20),
     "maxmin": Schedule("resnet12", 30, 64, 0.1, 1e-3, 8),
-    "multiscale": Schedule("resnet12", 40, 128, 0.1, 1e-3, 8),
+    "multiscale": Schedule("resnet12", 40, 128, 0.1, 1e-3, 8, recompose=True),
     "cifar10": Schedule("resnet10", 100, 128, 0.1, 5e-3, 8),
     "npz": Schedule("resnet10", 30, 64, 0.05, 5e-3, 8),
 }

@@ -106,7 +106,12 @@ def trained_classifiers(
     epoch = checkpoint.restore(trainer)
     trainer.fit(
         data.training_pipeline(
-            train, schedule.batch_size, config.seed, epoch, dataset.augment
+            train,
+            schedule.batch_size,
+            config.seed,
+            epoch,
+            dataset.augment,
+            dataset.recompose if schedule.recompose else None,
         ),
         validation_data=(dataset.validation.images, dataset.validation.labels),
         validation_batch_size=256,

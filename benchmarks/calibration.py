@@ -20,7 +20,7 @@ from litert_quantizer.utils import qsv_utils
 import epnet_tf
 from epnet_tf import cli
 from epnet_tf.data import Split
-from epnet_tf.deployment import litert, outputs, quantize, recipes
+from epnet_tf.deployment import clipping, litert, outputs, quantize, recipes
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
 _DATASET = flags.DEFINE_string("dataset", None, "What it was trained on.")
@@ -70,6 +70,7 @@ def variant(
     count: int = 200,
     balance: Callable[[Split], np.ndarray] | None = None,
     update: Callable = qsv_utils.min_max_update,
+    clip: bool = True,
     kernels: AlgorithmName = AlgorithmName.MIN_MAX_UNIFORM_QUANT,
     in_float32: tuple[Operation, ...] = (),
 ) -> Callable[[bytes, Split, np.random.Generator], bytes]:
@@ -80,6 +81,7 @@ def variant(
         balance: Gives each image's group; the groups get equal shares. None draws all
             images alike.
         update: How a range changes with another image's range.
+        clip: Whether the ranges of feature maps are cut where int8 loses least.
         kernels: How the convolutions' kernels are quantized.
         in_float32: Operations that stay in float32.
 
@@ -102,6 +104,8 @@ def variant(
                 ".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE
             )
         ranges = recipes.calibrate(content, recipe, feeds, update)
+        if clip:
+            ranges = clipping.clip_ranges(ranges, content, feeds)
         return recipes.apply(content, recipe, ranges)
 
     return make
@@ -127,12 +131,15 @@ def _classes_and_difficulties(split: Split) -> np.ndarray:
 
 
 VARIANTS = {
-    "200 images, min-max": variant(),
+    "200 images": variant(),
+    "not clipped": variant(clip=False),
     "50 images": variant(50),
     "1,000 images": variant(1000),
     "balanced over classes": variant(balance=_classes),
     "over classes and difficulties": variant(balance=_classes_and_difficulties),
-    "moving average": variant(update=qsv_utils.moving_average_update),
+    "moving average, not clipped": variant(
+        update=qsv_utils.moving_average_update, clip=False
+    ),
     "kernels by OCTAV": variant(kernels=AlgorithmName.OCTAV),
     "kernels by MSE": variant(kernels=AlgorithmName.MSE),
     "pooling in float32": variant(in_float32=(Operation.MEAN,)),

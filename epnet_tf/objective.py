@@ -62,21 +62,6 @@ def expected_benefit(stop_logits, correct, macs, beta):
     return ops.sum(exit_probabilities * rewards(correct, macs, beta), axis=-1)
 
 
-def benefit_loss(stop_logits, correct, macs, beta):
-    """The loss of the controllers: the negative expected benefit, mean over images.
-
-    Args:
-        stop_logits: float [..., N − 1].
-        correct: bool or float [..., N]; whether each exit names the right class.
-        macs: float [N]; multiply-adds spent when leaving through each exit.
-        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
-
-    Returns:
-        float32 scalar; percentage points.
-    """
-    return -ops.mean(expected_benefit(stop_logits, correct, macs, beta))
-
-
 def stakes(macs, beta):
     """What is at stake for an image: 100 points, and the cost of the last exit.
 

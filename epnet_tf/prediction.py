@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,34 @@ class Prediction(NamedTuple):
     exit: np.ndarray
     macs: np.ndarray
     probabilities: np.ndarray
+
+
+def check_beta(
+    beta: float | None, beta_range: Sequence[float] | None, only: float | None
+) -> None:
+    """Checks that controllers can take a β.
+
+    Args:
+        beta: The β, or None for none.
+        beta_range: The range that the controllers were trained for, or None.
+        only: The one β that they were trained for without a range; None if untrained.
+
+    Raises:
+        ValueError: If β is missing, superfluous or out of range.
+    """
+    if beta_range is None:
+        if beta is not None:
+            raise ValueError(
+                "Expected no beta: the controllers were trained for one alone, "
+                f"{only}. Received: beta={beta}."
+            )
+        return
+    low, high = beta_range
+    if beta is None or not low <= beta <= high:
+        raise ValueError(
+            f"Expected beta from {low:g} to {high:g}, the range that the controllers "
+            f"were trained for. Received: beta={beta}."
+        )
 
 
 def from_logits(

@@ -58,8 +58,8 @@ def test_loss_and_metrics_by_hand():
     found = trainer_for(model).evaluate(IMAGES, LABELS, 16, verbose=0, return_dict=True)
     states, costs = states_of(model), model.exit_costs.with_controllers
     stops = policies.stop_logits(model, states)
-    loss = objective.benefit_loss(stops, states.correct, costs, BETA)
-    assert found["loss"] == pytest.approx(float(loss), rel=1e-4)
+    benefits = objective.expected_benefit(stops, states.correct, costs, BETA)
+    assert found["loss"] == pytest.approx(-np.mean(benefits), rel=1e-4)
     prediction = model.classify(IMAGES)
     accuracy = (prediction.label == LABELS).mean()
     assert found["accuracy"] == pytest.approx(accuracy)

@@ -54,10 +54,7 @@ def compare(
         part = keras.Model(inputs, {name: model.output[name] for name in outputs})
         mode = early.manifest.quantization
         content = convert.to_tflite(part, calibration_images, mode, given)
-        converted = LiteRTModel(content)
-        if given:
-            converted.inputs["beta"][...] = beta
-        return converted
+        return LiteRTModel(content, beta=given)
 
     whole = single(*model.output)
     static = static_exit(model, images, labels, accuracy, beta)

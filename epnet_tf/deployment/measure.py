@@ -179,9 +179,9 @@ def cost(
         # Opens all segments, and sets beta.
         runner.predict(images[:1], beta)
     contenders: dict[str, Callable] = {
-        FLOAT: one_image(_opened(float32, beta)),
+        FLOAT: one_image(LiteRTModel(float32, beta=beta)),
         f"{early.manifest.quantization} model in one piece": one_image(
-            _opened(whole, beta)
+            LiteRTModel(whole, beta=beta)
         ),
         "all segments in a row": row.run_image,
         "segments with early termination": early.run_image,
@@ -201,13 +201,6 @@ def _agreement(a: Prediction, b: Prediction) -> tuple[float, float, float]:
     """Shares of images with the same exit, the same label, and both."""
     exits, labels = a.exit == b.exit, a.label == b.label
     return float(exits.mean()), float(labels.mean()), float((exits & labels).mean())
-
-
-def _opened(content: bytes, beta: float | None) -> LiteRTModel:
-    model = LiteRTModel(content)
-    if "beta" in model.inputs:
-        model.inputs["beta"][...] = beta
-    return model
 
 
 def _rounds(contenders: Mapping[str, Callable], image: np.ndarray) -> int:

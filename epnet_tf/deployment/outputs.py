@@ -39,22 +39,19 @@ def of_tflite(content: bytes, images, beta: float | None = None) -> ExitOutputs:
     Returns:
         The `ExitOutputs`.
     """
-    return from_named(run(LiteRTModel(content), images, beta))
+    return from_named(run(LiteRTModel(content, beta=beta), images))
 
 
-def run(model: LiteRTModel, images, beta: float | None = None) -> dict[str, np.ndarray]:
+def run(model: LiteRTModel, images) -> dict[str, np.ndarray]:
     """Runs a .tflite model on images, one after the other.
 
     Args:
-        model: The model; its first dimensions are 1.
+        model: The model; its first dimensions are 1, its other inputs are set.
         images: [n, h, w, c], raw values 0 to 255.
-        beta: Cost sensitivity, for a model with the input `beta`.
 
     Returns:
         Every output, by name, batch first.
     """
-    if "beta" in model.inputs:
-        model.inputs["beta"][...] = beta
     results = {
         name: np.empty([len(images), *memory.shape[1:]], memory.dtype)
         for name, memory in model.outputs.items()

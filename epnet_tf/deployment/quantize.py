@@ -25,7 +25,7 @@ from ai_edge_litert import schema_py_generated as schema
 from litert_quantizer.qtyping import TFLOperationName as Operation
 from litert_quantizer.recipe_manager import RecipeManager
 
-from epnet_tf.deployment import flatbuffer, recipes
+from epnet_tf.deployment import clipping, flatbuffer, recipes
 from epnet_tf.deployment.flatbuffer import Graph
 from epnet_tf.deployment.recipes import Calibration
 
@@ -153,7 +153,7 @@ def _int8(model: bytes, calibration: Calibration) -> bytes:
     a quarter of the size.
     """
     recipe = int8_recipe(model)
-    return recipes.apply(model, recipe, recipes.calibrate(model, recipe, calibration))
+    return recipes.apply(model, recipe, _ranges(model, recipe, calibration))
 
 
 def int8_recipe(model: bytes) -> RecipeManager:
@@ -182,13 +182,21 @@ def _int8_full(model: bytes, calibration: Calibration) -> bytes:
     graph = flatbuffer.read(model)
     recipe = recipes.static()
     recipes.leave(recipe, graph, _confidence_operators(graph))
-    ranges = recipes.calibrate(model, recipe, calibration)
+    ranges = _ranges(model, recipe, calibration)
     if not all((feed["image"] % 1 == 0).all() for feed in calibration):
         return recipes.apply(model, recipe, ranges)
     image = graph.tensors[graph.inputs["image"]].name.decode()
     for end, value in (("min", 0.0), ("max", 255.0)):
         ranges[image][end] = np.full_like(ranges[image][end], value)
     return _with_uint8_image(recipes.apply(model, recipe, ranges))
+
+
+def _ranges(
+    model: bytes, recipe: RecipeManager, calibration: Calibration
+) -> dict[str, dict[str, np.ndarray]]:
+    """The ranges that tensors get in int8, by their names."""
+    ranges = recipes.calibrate(model, recipe, calibration)
+    return clipping.clip_ranges(ranges, model, calibration)
 
 
 def _confidence_operators(graph: Graph) -> set[int]:

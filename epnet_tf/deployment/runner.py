@@ -8,7 +8,7 @@ import numpy as np
 
 from epnet_tf.deployment import bundle
 from epnet_tf.deployment.litert import LiteRTModel
-from epnet_tf.prediction import Prediction, from_logits
+from epnet_tf.prediction import Prediction, check_beta, from_logits
 
 
 class SegmentRunner:
@@ -112,20 +112,9 @@ class SegmentRunner:
 
     def _set_beta(self, beta: float | None) -> None:
         policy = self.manifest.policy
-        if policy.beta_range is None:
-            if beta is not None:
-                raise ValueError(
-                    f"Expected no beta: this bundle is for beta={policy.beta:g} alone. "
-                    f"Received: beta={beta}."
-                )
-            return
-        low, high = policy.beta_range
-        if beta is None or not low <= beta <= high:
-            raise ValueError(
-                f"Expected beta from {low:g} to {high:g}, the range that the bundle's "
-                f"controllers were trained for. Received: beta={beta}."
-            )
-        self._tensors["beta"][...] = beta
+        check_beta(beta, policy.beta_range, policy.beta)
+        if beta is not None:
+            self._tensors["beta"][...] = beta
 
 
 class _Segment(NamedTuple):

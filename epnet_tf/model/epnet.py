@@ -11,7 +11,7 @@ from epnet_tf.model import graph, main_branch
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import Controller, branch_classifier
-from epnet_tf.prediction import Prediction, from_named
+from epnet_tf.prediction import Prediction, check_beta, from_named
 
 
 @keras.saving.register_keras_serializable("epnet_tf")
@@ -185,19 +185,9 @@ class EPNet(keras.Model):
         Raises:
             ValueError: If β is missing, superfluous or out of range.
         """
-        if self.beta_range is None:
-            if beta is not None:
-                raise ValueError(
-                    "Expected no beta: this model's controllers were trained for one, "
-                    f"{self.beta}. Received: beta={beta}."
-                )
+        check_beta(beta, self.beta_range, self.beta)
+        if beta is None:
             return images
-        low, high = self.beta_range
-        if beta is None or not low <= beta <= high:
-            raise ValueError(
-                f"Expected beta from {low:g} to {high:g}, the range that the "
-                f"controllers were trained for. Received: beta={beta}."
-            )
         return {"image": images, "beta": np.full([len(images), 1], beta, "float32")}
 
     def with_new_controllers(

@@ -26,6 +26,8 @@ demo: install
 results: install
 	$(RUN) evaluate.py --workdir=models/maxmin --results=results --budget=45% \
 	    --max_accuracy_drop=1
+	$(RUN) evaluate.py --workdir=models/multiscale --workdir=models/cifar10 \
+	    --results=results --budget=45% --max_accuracy_drop=2
 
 test: install
 	$(RUN) -m pytest

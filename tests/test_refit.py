@@ -109,6 +109,17 @@ def test_heads_alone_change_and_the_given_model_does_not(
     assert fitted.beta == epnet.beta
 
 
+def test_controllers_scale_states_as_before(epnet, fitted):
+    for i in range(1, epnet.num_exits):
+        before, after = (
+            m.get_layer(f"controller_{i:02d}").get_layer("scaling").get_weights()
+            for m in (epnet, fitted)
+        )
+        assert len(before) == len(after) == 2
+        for a, b in zip(before, after, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_main_branch_is_the_same_byte_for_byte(fitted, int8_tflite, images):
     again = convert.to_tflite(fitted, images, "int8")
     assert again != int8_tflite

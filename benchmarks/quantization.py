@@ -68,6 +68,8 @@ class Aim:
 
 def main(_) -> None:
     """Converts, measures, writes."""
+    if len(_BETA.value) not in (0, 3):
+        raise ValueError(f"Expected three --beta, or none. Received: {_BETA.value}.")
     results = pathlib.Path(_RESULTS.value)
     for workdir in _WORKDIR.value:
         section = measured(pathlib.Path(workdir))
@@ -110,10 +112,10 @@ def measured(workdir: pathlib.Path) -> str:
 
 def models(workdir: pathlib.Path, config: dict, dataset: data.Dataset):
     """The trained models, one for each β."""
-    betas = tuple(_BETA.value) or tuple(config["betas"])
+    betas = sorted(_BETA.value or config["betas"])
     if len(betas) != 3 and not _BETA.value:
         planned = plan_for(config["dataset"]).betas
-        betas = (planned[0], planned[len(planned) // 2], planned[-1])
+        betas = [planned[0], planned[len(planned) // 2], planned[-1]]
     missing = [beta for beta in betas if not model_file(workdir, beta).exists()]
     model = sweep = None
     if missing:

@@ -49,3 +49,8 @@ def branching_backbone():
     x = layers.Concatenate(name="join")([a, b, c])
     x = layers.Conv2D(16, 3, strides=2, activation="gelu", name="last")(x)
     return keras.Model(image, x, name="branching")
+
+
+def feeds(images, dtype=np.float32):
+    """What a .tflite model is given: images one by one."""
+    return [{"image": image[np.newaxis].astype(dtype)} for image in images]

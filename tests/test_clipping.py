@@ -5,13 +5,11 @@ import pathlib
 import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from keras import layers
+from small_models import feeds
 
 from epnet_tf.deployment import clipping, flatbuffer, litert, outputs, quantize, recipes
 from epnet_tf.deployment.clipping import best_range
-
-
-def feeds(images):
-    return [{"image": image[np.newaxis].astype(np.float32)} for image in images]
 
 
 def error_of_int8(values, low, high):
@@ -49,6 +47,20 @@ def test_no_other_range_is_much_better():
         for high in values.max() * shares
     ]
     assert found < 1.05 * min(others) and found < 0.95 * others[-1]
+
+
+def test_an_end_goes_back_when_the_other_is_cut():
+    rng = np.random.default_rng(0)
+    rare = np.append(rng.uniform(-200, -50, 2_000), rng.uniform(3, 10, 100))
+    values = np.append(rng.normal(-1.0, 1.0, 97_900), rare)
+    found = best_range(values, values.min(), values.max(), floor=0.0)
+    positive = np.maximum(values, 0.0)
+    errors = [
+        np.mean((np.clip(np.round(values / step) * step, 0, high) - positive) ** 2)
+        for low, high in (found, (-6.0, 9.8))
+        for step in [(high - low) / 255]
+    ]
+    assert errors[0] < 1.1 * errors[1]
 
 
 def test_zero_stays_in_the_range():
@@ -98,6 +110,23 @@ def test_the_end_of_a_residual_branch_is_measured_behind_the_relu(float_tflite):
             used_once += expected is not None
             assert clipping._rectified_with(graph, tensor) == expected
     assert used_once == 3  # The second block's shortcut is read by its convolution too.
+
+
+def test_a_vector_that_is_added_to_a_map_is_no_floor():
+    image = keras.Input((8, 8, 1))
+    x = layers.Conv2D(4, 3, name="conv")(image)
+    vector = layers.Conv2D(4, 1)(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    graph = flatbuffer.read(
+        litert.to_tflite(keras.Model(image, {"out": layers.ReLU()(x + vector)}))
+    )
+    [added] = [
+        operator.inputs
+        for operator in graph.operators
+        if isinstance(operator.builtinOptions, schema.AddOptionsT)
+    ]
+    maps = [clipping._is_map(graph.tensors[t]) for t in added]
+    assert sorted(maps) == [False, True]
+    assert [clipping._rectified_with(graph, t) for t in added] == [None, None]
 
 
 def test_int8_of_a_trained_network_comes_nearer_to_float32():

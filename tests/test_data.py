@@ -344,7 +344,9 @@ def test_an_epoch_visits_images_once_with_their_labels():
 def other_images(epoch):
     """Another split of the same size in each epoch."""
     split = indexed_split()
-    return Split(split.images + np.uint8(100), split.labels + 1000 * np.int32(epoch))
+    return Split(
+        split.images + np.uint8(1 + epoch), split.labels + 1000 * np.int32(epoch)
+    )
 
 
 def test_an_epoch_visits_the_images_composed_for_it():

@@ -145,6 +145,15 @@ def test_another_stage_one_in_the_same_folder(finished, inputs, change):
     assert json.loads((workdir / "metrics.json").read_text()) == metrics
 
 
+def test_folders_of_before_recompose_go_on(finished, inputs, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "copy")
+    config = json.loads((workdir / "config.json").read_text())
+    del config["schedule"]["recompose"]
+    (workdir / "config.json").write_text(json.dumps(config))
+    found = experiment.run(config_for(inputs), workdir, verbose=0)
+    assert found["settings"] == finished[1]["settings"]
+
+
 def test_other_betas_and_seeds_in_the_same_folder(inputs, finished, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "copy")
     before = (workdir / "classifiers.keras").stat().st_mtime_ns
@@ -183,6 +192,7 @@ def test_the_papers_backbone_normalizes_within():
         ({"backbone": "resnet99"}, "'resnet99'"),
         ({"backbone": "missing.keras"}, "'missing.keras'"),
         ({"batch_size": 5000}, "5000"),
+        ({"recompose": True}, "recompose=True for bright"),
     ],
 )
 def test_bad_input_leaves_nothing(inputs, tmp_path, change, said):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import test_quantization_modes as modes
 from keras import layers
-from small_models import small_epnet, small_images
+from small_models import feeds, small_epnet, small_images
 
 import epnet_tf
 from epnet_tf.deployment import litert, qat, quantize, slicer
@@ -67,8 +67,8 @@ def test_loss_falls(tuned, data):
 
 
 def test_the_result_is_converted_as_int8_is(tuned, data):
-    feeds = modes.feeds(data[0][:16])
-    content = quantize.quantize(litert.to_tflite(tuned[2]), "qat", feeds)
+    calibration = feeds(data[0][:16])
+    content = quantize.quantize(litert.to_tflite(tuned[2]), "qat", calibration)
     assert len(slicer.slice_model(content)) == 3
 
 
@@ -82,7 +82,7 @@ def test_rounding_in_the_graph_is_that_of_int8(data):
     wrapped = qat._quantize(rebuilt, tfmot, tf_keras)
     qat._set_ranges(wrapped, rebuilt, inputs, tf_keras)
     wrapped(inputs, training=True)  # Takes the kernels' ranges and the input's.
-    content = quantize.quantize(litert.to_tflite(model), "int8", modes.feeds(data[0]))
+    content = quantize.quantize(litert.to_tflite(model), "int8", feeds(data[0]))
     found = modes.answers(content, data[0])
     rows = [model.predict(inputs, verbose=0) for model in (wrapped, rebuilt)]
     for i, (rounded, exact) in enumerate(zip(*rows, strict=True), start=1):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
 from keras import layers
+from small_models import feeds
 
 import epnet_tf
 from epnet_tf.deployment import flatbuffer, litert, quantize, slicer
@@ -95,10 +96,6 @@ LARGE = {
 @pytest.fixture(scope="module", params=CASES)
 def case(request) -> Case:
     return make_case(*CASES[request.param])
-
-
-def feeds(images, dtype=np.float32):
-    return [{"image": image[np.newaxis].astype(dtype)} for image in images]
 
 
 def check_slices(content, images):

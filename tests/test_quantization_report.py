@@ -170,6 +170,13 @@ def test_answers_from_all_exits_are_those_of_the_segments(
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("ranged, beta", [(True, None), (False, 1e-5)])
+def test_beta_is_for_models_that_take_it(epnet, epnet_with_beta, images, ranged, beta):
+    whole = convert.to_tflite(epnet_with_beta if ranged else epnet, images, "none")
+    with pytest.raises(ValueError, match=f"Expected beta .* Received: beta={beta}"):
+        outputs.of_tflite(whole, images, beta)
+
+
 def test_answers_from_all_exits_are_those_of_keras(epnet_with_beta, images):
     found = outputs.of_keras(epnet_with_beta, images, 1e-5).answers(
         epnet_with_beta.exit_costs.with_controllers

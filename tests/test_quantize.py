@@ -7,6 +7,7 @@ import tensorflow as tf
 from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
 from conftest import IMAGE_SHAPE
 from keras import layers
+from small_models import feeds
 
 import epnet_tf
 from epnet_tf.deployment import flatbuffer, litert, quantize, slicer
@@ -23,10 +24,6 @@ def operators(graph, code):
 
 def output_types(graph, indices):
     return {graph.tensors[graph.operators[i].outputs[0]].type for i in indices}
-
-
-def feeds(images):
-    return [{"image": image[np.newaxis].astype(np.float32)} for image in images]
 
 
 @pytest.fixture(scope="module")

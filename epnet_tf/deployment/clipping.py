@@ -20,8 +20,8 @@ from epnet_tf.deployment.recipes import Calibration
 
 # Values looked at, of each feature map of each image.
 _VALUES = 1000
-# Shares of a range's end that are tried.
-_SHARES = np.linspace(1.0, 0.2, 33)
+# Shares of a range's ends that are tried.
+_SHARES = np.geomspace(1.0, 0.03, 60)
 
 
 def clip_ranges(
@@ -29,7 +29,7 @@ def clip_ranges(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Narrows the ranges of feature maps to where int8 loses least.
 
-    What is flat, pooled features and logits, keeps its range: confidence is in the
+    What is pooled or flat, features and logits, keeps its range: confidence is in the
     largest values.
 
     Args:
@@ -45,7 +45,7 @@ def clip_ranges(
         index: graph.tensors[index].name.decode()
         for operator in graph.operators
         for index in operator.outputs
-        if len(graph.tensors[index].shape) == 4
+        if _is_map(graph.tensors[index])
     }
     names = {index: name for index, name in names.items() if name in ranges}
     values = _some_values(graph, names, calibration)
@@ -82,24 +82,30 @@ def best_range(
     low, high = min(low, 0.0), max(high, 0.0)
     if low == high:
         return low, high
-    # One end after the other; the first again, as the best one depends on the other.
-    for _ in range(2):
-        high = min(high * _SHARES, key=lambda end: _error(values, low, end, floor))
-        low = min(low * _SHARES, key=lambda end: _error(values, end, high, floor))
+    lows, highs = low * _SHARES, high * _SHARES
+    # One end after the other, and again, as the best one depends on the other.
+    for _ in range(3):
+        high = min(highs, key=lambda end: _error(values, low, end, floor))
+        low = min(lows, key=lambda end: _error(values, end, high, floor))
     return float(low), float(high)
 
 
 def _error(values: np.ndarray, low: float, high: float, floor) -> float:
     step = (high - low) / 255
-    if step == 0:
-        return np.inf
     rounded = np.round(np.clip(values, low, high) / step) * step
     error = np.maximum(rounded, floor) - np.maximum(values, floor)
     return float(np.mean(np.square(error)))
 
 
+def _is_map(tensor: schema.TensorT) -> bool:
+    return len(tensor.shape) == 4 and math.prod(tensor.shape[1:3]) > 1
+
+
 def _rectified_with(graph: Graph, tensor: int) -> int | None:
-    """The tensor that is added to this one before a ReLU, if that is its only use."""
+    """The tensor that is added to this one before a ReLU, if that is its only use.
+
+    And if it has the same shape, so that both have a value at every place.
+    """
     readers = [o for o in graph.operators if tensor in o.inputs]
     options = readers[0].builtinOptions if len(readers) == 1 else None
     if (
@@ -108,6 +114,8 @@ def _rectified_with(graph: Graph, tensor: int) -> int | None:
     ):
         return None
     a, b = readers[0].inputs
+    if list(graph.tensors[a].shape) != list(graph.tensors[b].shape):
+        return None
     return b if a == tensor else a
 
 

@@ -38,8 +38,20 @@ def of_tflite(content: bytes, images, beta: float | None = None) -> ExitOutputs:
 
     Returns:
         The `ExitOutputs`.
+
+    Raises:
+        ValueError: If the model's controllers take a β and none is given, or one is
+            given and they do not.
     """
-    return from_named(run(LiteRTModel(content, beta=beta), images))
+    model = LiteRTModel(content)
+    if (beta is not None) != ("beta" in model.inputs):
+        raise ValueError(
+            "Expected beta for a model that has it as an input, and for no other. "
+            f"Received: beta={beta} for one with inputs {sorted(model.inputs)}."
+        )
+    if beta is not None:
+        model.inputs["beta"][...] = beta
+    return from_named(run(model, images))
 
 
 def run(model: LiteRTModel, images) -> dict[str, np.ndarray]:

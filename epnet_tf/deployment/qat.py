@@ -256,7 +256,7 @@ def _output_config(tfmot):
 
 
 def _set_ranges(quantized, model, inputs: np.ndarray, tf_keras) -> None:
-    """Starts from the ranges that activations have, as int8's calibration does.
+    """Starts from the ranges that activations have, of which int8 clips rare ends.
 
     tfmot starts from -6 to 6 and gets away from there in thousands of steps.
     """

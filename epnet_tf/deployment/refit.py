@@ -183,13 +183,14 @@ def corrected(
 def _train_controllers(model: EPNet, states: ExitStates, seed: int) -> None:
     """Trains the controllers on, for the β or the range that they are for.
 
-    What they scale states by stays: taken from the last batches again, it alone would
-    send images through other exits.
+    Batch normalizations stay as they are: statistics taken from the last batches again
+    would alone send images through other exits.
     """
     trainer = ControllerTrainer(model, None if model.beta_range else model.beta, seed)
-    for layer in [layer for c in trainer.controllers for layer in c.layers]:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
+    for controller in trainer.controllers:
+        for layer in controller.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
     steps = _EPOCHS * -(-len(states) // _BATCH_SIZE)
     learning_rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps)
     trainer.compile(keras.optimizers.AdamW(learning_rate, weight_decay=1e-2))

@@ -188,7 +188,8 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
     if not file.exists():
         return None
     begun = json.loads(file.read_text())
-    old, new = ({**c, **c["schedule"]} for c in (begun, new))
+    # Folders begun before there was the choice say nothing of it.
+    old, new = ({"recompose": False, **c, **c["schedule"]} for c in (begun, new))
     for key in sorted(new.keys() - {"schedule", *_STAGE_TWO}):
         if old.get(key) != new[key]:
             raise ValueError(
@@ -199,7 +200,12 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
 
 
 def _begin(workdir: pathlib.Path, config: Config, dataset: data.Dataset) -> None:
-    """Checks what the run needs of backbone and batches; then writes `config.json`."""
+    """Checks what the run needs of data and backbone; then writes `config.json`."""
+    if config.schedule.recompose and dataset.recompose is None:
+        raise ValueError(
+            "Expected recompose for data sets whose images are composed of several. "
+            f"Received: recompose=True for {dataset.name}."
+        )
     if not (workdir / "classifiers.keras").exists():
         data.steps_per_epoch(dataset.train, config.schedule.batch_size)
         build_model(config.schedule.backbone, dataset)

@@ -56,7 +56,7 @@ _RECOMPOSE = flags.DEFINE_bool(
     "recompose",
     None,
     "Compose the training images of stage one anew in each epoch; default: on "
-    "multiscale.",
+    "maxmin and multiscale.",
 )
 _PRECISION = flags.DEFINE_enum(
     "precision",

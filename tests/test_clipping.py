@@ -135,11 +135,11 @@ def test_int8_of_a_trained_network_comes_nearer_to_float32():
     images = np.load(folder / "results/maxmin/sample.npz")["images"]
     float32 = litert.to_tflite(model)
     beta = {"beta": np.full([1, 1], 4e-7, np.float32)}
-    calibration = [feed | beta for feed in feeds(images[:50])]
+    calibration = [feed | beta for feed in feeds(images[:100])]
     recipe = quantize.int8_recipe(float32)
     ranges = recipes.calibrate(float32, recipe, calibration)
     expected, before, after = (
-        outputs.of_tflite(content, images[50:150], 4e-7)
+        outputs.of_tflite(content, images[100:], 4e-7)
         for content in (
             float32,
             recipes.apply(float32, recipe, ranges),

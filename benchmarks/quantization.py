@@ -113,7 +113,7 @@ def measured(workdir: pathlib.Path) -> str:
 def models(workdir: pathlib.Path, config: dict, dataset: data.Dataset):
     """The trained models, one for each β."""
     betas = sorted(_BETA.value or config["betas"])
-    if len(betas) != 3 and not _BETA.value:
+    if len(betas) != 3:
         planned = plan_for(config["dataset"]).betas
         betas = [planned[0], planned[len(planned) // 2], planned[-1]]
     missing = [beta for beta in betas if not model_file(workdir, beta).exists()]

@@ -12,11 +12,23 @@ from epnet_tf.deployment import clipping, flatbuffer, litert, outputs, quantize,
 from epnet_tf.deployment.clipping import best_range
 
 
-def error_of_int8(values, low, high):
-    """The error of taking the nearest of 256 even steps."""
+def error_of_int8(values, low, high, floor=-np.inf):
+    """The error of taking the nearest of 256 even steps, above the floor."""
     steps = np.linspace(low, high, 256)
     between = (steps[1:] + steps[:-1]) / 2
-    return np.mean((steps[np.searchsorted(between, values)] - values) ** 2)
+    nearest = steps[np.searchsorted(between, values)]
+    return np.mean((np.maximum(nearest, floor) - np.maximum(values, floor)) ** 2)
+
+
+def rectified_sums(graph):
+    """The two tensors of each sum with a ReLU."""
+    return [
+        list(operator.inputs)
+        for operator in graph.operators
+        if isinstance(operator.builtinOptions, schema.AddOptionsT)
+        and operator.builtinOptions.fusedActivationFunction
+        == schema.ActivationFunctionType.RELU
+    ]
 
 
 def test_even_values_keep_their_range():
@@ -54,12 +66,7 @@ def test_an_end_goes_back_when_the_other_is_cut():
     rare = np.append(rng.uniform(-200, -50, 2_000), rng.uniform(3, 10, 100))
     values = np.append(rng.normal(-1.0, 1.0, 97_900), rare)
     found = best_range(values, values.min(), values.max(), floor=0.0)
-    positive = np.maximum(values, 0.0)
-    errors = [
-        np.mean((np.clip(np.round(values / step) * step, 0, high) - positive) ** 2)
-        for low, high in (found, (-6.0, 9.8))
-        for step in [(high - low) / 255]
-    ]
+    errors = [error_of_int8(values, *ends, 0.0) for ends in (found, (-6.0, 9.8))]
     assert errors[0] < 1.1 * errors[1]
 
 
@@ -94,13 +101,7 @@ def test_only_feature_maps_get_other_ranges(float_tflite, images):
 
 def test_the_end_of_a_residual_branch_is_measured_behind_the_relu(float_tflite):
     graph = flatbuffer.read(float_tflite)
-    added = [
-        list(operator.inputs)
-        for operator in graph.operators
-        if isinstance(operator.builtinOptions, schema.AddOptionsT)
-        and operator.builtinOptions.fusedActivationFunction
-        == schema.ActivationFunctionType.RELU
-    ]
+    added = rectified_sums(graph)
     assert len(added) == 2  # The model has two residual blocks.
     used_once = 0
     for pair in added:
@@ -115,15 +116,11 @@ def test_the_end_of_a_residual_branch_is_measured_behind_the_relu(float_tflite):
 def test_a_vector_that_is_added_to_a_map_is_no_floor():
     image = keras.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, name="conv")(image)
-    vector = layers.Conv2D(4, 1)(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    vector = layers.Conv2D(4, 1)(layers.GlobalAveragePooling2D(keepdims=True)(image))
     graph = flatbuffer.read(
         litert.to_tflite(keras.Model(image, {"out": layers.ReLU()(x + vector)}))
     )
-    [added] = [
-        operator.inputs
-        for operator in graph.operators
-        if isinstance(operator.builtinOptions, schema.AddOptionsT)
-    ]
+    [added] = rectified_sums(graph)
     maps = [clipping._is_map(graph.tensors[t]) for t in added]
     assert sorted(maps) == [False, True]
     assert [clipping._rectified_with(graph, t) for t in added] == [None, None]

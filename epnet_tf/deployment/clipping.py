@@ -85,8 +85,11 @@ def best_range(
     lows, highs = low * _SHARES, high * _SHARES
     # One end after the other, and again, as the best one depends on the other.
     for _ in range(3):
+        before = low, high
         high = min(highs, key=lambda end: _error(values, low, end, floor))
         low = min(lows, key=lambda end: _error(values, end, high, floor))
+        if (low, high) == before:
+            break
     return float(low), float(high)
 
 

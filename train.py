@@ -58,6 +58,13 @@ _RECOMPOSE = flags.DEFINE_bool(
     "Compose the training images of stage one anew in each epoch; default: on "
     "maxmin and multiscale.",
 )
+_EXIT_WEIGHT_POWER = flags.DEFINE_float(
+    "exit_weight_power",
+    None,
+    "Weigh the cross-entropy of exit i by i to this power in stage one; 0 is the "
+    "paper's plain sum, the default but on cifar10, where it is 1.",
+    lower_bound=0.0,
+)
 _PRECISION = flags.DEFINE_enum(
     "precision",
     "float32",
@@ -90,6 +97,7 @@ def main(_) -> None:
             weight_decay=_WEIGHT_DECAY.value,
             controller_epochs=_CONTROLLER_EPOCHS.value,
             recompose=_RECOMPOSE.value,
+            exit_weight_power=_EXIT_WEIGHT_POWER.value,
         ),
         betas=tuple(betas),
         beta_range=beta_range,

@@ -5,9 +5,11 @@
 On images that it was trained on, a network is surer of itself than it will be. The
 validation images are folded: controllers are trained on all training states and, some
 times over, on one half of the validation states, and scored on the other half; then
-the other way round. The table has the mean benefit of the halves for each β.
+the other way round. The table has the mean benefit of the halves for each β, with the
+training images drawn anew once, and several times with as many passes less.
 """
 
+import itertools
 import json
 import pathlib
 
@@ -24,6 +26,9 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
 _REPEATS = flags.DEFINE_multi_integer(
     "repeats", [0, 1, 3, 6], "How often each held-out state is taken."
 )
+_DRAWS = flags.DEFINE_multi_integer(
+    "draws", [1, 3], "How often the training images are drawn anew."
+)
 
 
 def main(_) -> None:
@@ -32,25 +37,30 @@ def main(_) -> None:
     config = json.loads((workdir / "config.json").read_text())
     dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
     model = keras.saving.load_model(workdir / "classifiers.keras")
-    train, validation = (
+    validation, *train = (
         compute_states(model, split.images, split.labels)
-        for split in (dataset.unseen(), dataset.validation)
+        for split in (
+            dataset.validation,
+            *(dataset.unseen(draw) for draw in range(max(_DRAWS.value))),
+        )
     )
     halves = [validation.take(slice(k, None, 2)) for k in (0, 1)]
     betas = config["betas"]
-    print(f"{'repeats':10}" + "".join(f"{beta:>9.0e}" for beta in betas))
-    for repeats in _REPEATS.value:
+    print("draws   repeats   " + "".join(f"{beta:>9.0e}" for beta in betas))
+    for draws, repeats in itertools.product(_DRAWS.value, _REPEATS.value):
         benefits = []
         for fit_on, score_on in (halves, halves[::-1]):
-            states = mixed(train, fit_on, repeats)
-            epochs = config["schedule"]["controller_epochs"]
+            states = mixed([*train[:draws], *[fit_on] * repeats])
+            epochs = -(-config["schedule"]["controller_epochs"] // draws)
             sweep = train_controllers(model, states, betas, epochs=epochs, verbose=0)
             for i, beta in enumerate(betas):
                 sweep.assign(i)
                 score = policies.score(policies.epnet(model), score_on)
                 benefits.append(score.benefit(beta))
         means = np.mean(np.reshape(benefits, [2, -1]), axis=0)
-        print(f"{repeats:<10}" + "".join(f"{m:9.2f}" for m in means), flush=True)
+        print(
+            f"{draws:<8}{repeats:<10}" + "".join(f"{m:9.2f}" for m in means), flush=True
+        )
 
 
 if __name__ == "__main__":

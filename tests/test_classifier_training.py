@@ -12,6 +12,7 @@ from keras import layers
 from small_models import small_backbone, small_epnet, small_images
 
 import epnet_tf
+from epnet_tf.training.classifiers import depth_weights
 
 IMAGES, LABELS = small_images()
 
@@ -47,6 +48,12 @@ def test_loss_is_the_sum_of_the_cross_entropies():
     states = epnet_tf.compute_states(model, IMAGES, LABELS, verbose=0)
     assert found["accuracy"] == pytest.approx(states.correct[:, -1].mean())
     assert found["exits_accuracy"] == pytest.approx(states.correct.mean())
+
+
+def test_depth_weights():
+    assert depth_weights(4, 0) == [1, 1, 1, 1]
+    np.testing.assert_allclose(depth_weights(4, 1), [0.4, 0.8, 1.2, 1.6])
+    np.testing.assert_allclose(depth_weights(3, 2), np.array([3, 12, 27]) / 14)
 
 
 def test_exit_weights():

@@ -94,6 +94,7 @@ def test_digits_splits_share_no_digit():
     repeated = sum(image.tobytes() in seen for image in unseen.images)
     assert repeated < 0.05 * len(unseen)
     np.testing.assert_array_equal(unseen.images, dataset.unseen().images)
+    assert np.any(unseen.images != dataset.unseen(1).images)
     # And so are those of each epoch.
     epochs = [dataset.recompose(epoch) for epoch in (0, 1)]
     np.testing.assert_array_equal(epochs[1].labels, dataset.recompose(1).labels)
@@ -154,6 +155,7 @@ def test_cifar10_from_the_environments_folder(tmp_path, monkeypatch):
     assert unseen.images.shape == dataset.train.images.shape
     changed = (unseen.images != dataset.train.images).any(axis=(1, 2, 3))
     assert changed.mean() > 0.9
+    assert np.any(unseen.images != dataset.unseen(1).images)
 
 
 def test_unknown_name():

@@ -110,9 +110,9 @@ def test_plans():
         plans.plan_for("digits", (-1,))
 
 
-def test_mixed_states_have_the_validation_images_several_times():
+def test_mixed_states_are_those_of_all_parts():
     states = hand_states([[1, 1], [0, 1], [0, 0], [0, 1]])
-    found = case.mixed(states, states.take(slice(1)), repeats=3)
+    found = case.mixed([states, *[states.take(slice(1))] * 3])
     assert len(found) == 7
     assert (found.correct.all(axis=1)).sum() == 4
 

@@ -145,10 +145,10 @@ def test_another_stage_one_in_the_same_folder(finished, inputs, change):
     assert json.loads((workdir / "metrics.json").read_text()) == metrics
 
 
-def test_folders_of_before_recompose_go_on(finished, inputs, tmp_path):
+def test_folders_of_before_a_choice_go_on(finished, inputs, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "copy")
     config = json.loads((workdir / "config.json").read_text())
-    del config["schedule"]["recompose"]
+    del config["schedule"]["recompose"], config["schedule"]["exit_weight_power"]
     (workdir / "config.json").write_text(json.dumps(config))
     found = experiment.run(config_for(inputs), workdir, verbose=0)
     assert found["settings"] == finished[1]["settings"]
@@ -174,6 +174,20 @@ def test_what_is_saved_is_in_float32(inputs, tmp_path):
     assert keras.config.dtype_policy().name == "float32"
     model = keras.saving.load_model(tmp_path / "classifiers.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+def test_exits_are_weighted_by_their_depth(inputs, tmp_path):
+    """Where only the last exit counts, the first one's classifier stays as it began."""
+    config = config_for(inputs, exit_weight_power=200.0, weight_decay=0.0)
+    dataset = data.load_dataset(inputs[0])
+    keras.utils.set_random_seed(config.seed)
+    before = experiment.build_model(inputs[1], dataset)
+    after = experiment.trained_classifiers(config, dataset, tmp_path, verbose=0)
+    first, last = (
+        np.not_equal(*(m.get_layer(name).get_weights()[0] for m in (before, after)))
+        for name in ("logits_01", f"logits_{after.num_exits:02d}")
+    )
+    assert not first.any() and last.any()
 
 
 def test_the_papers_backbone_normalizes_within():

@@ -18,7 +18,8 @@ from epnet_tf.data.compose import (
 from epnet_tf.data.pipeline import crop_and_flip
 from epnet_tf.data.sources import Source
 
-_NO_EPOCH = -1  # Stage one sees the compositions of the epochs from 0 on.
+# Stage one sees the compositions of the epochs from 0 on, and never comes to these.
+_NO_EPOCHS = (-1, *range(1_000_000, 1_000_010))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,20 +68,22 @@ class Dataset:
     augment: Callable | None = None
     recompose: Callable[[int], Split] | None = None
 
-    def unseen(self) -> Split:
+    def unseen(self, draw: int = 0) -> Split:
         """The training images as no network has seen them, to train controllers on.
 
-        Composed or augmented anew, always in the same way; `train` itself where
-        neither can be done. On the very images that it was fitted to, a network is
-        surer of itself than it will be.
+        Composed or augmented anew; `train` itself where neither can be done. On the
+        very images that it was fitted to, a network is surer of itself than it will be.
+
+        Args:
+            draw: Other numbers give other images, the same number the same ones.
         """
         if self.recompose is not None:
-            return self.recompose(_NO_EPOCH)
+            return self.recompose(_NO_EPOCHS[draw])
         if self.augment is None:
             return self.train
         images = self.train.images
         parts = [
-            self.augment(tf.constant(images[i : i + 1000]), [0, i]).numpy()
+            self.augment(tf.constant(images[i : i + 1000]), [draw, i]).numpy()
             for i in range(0, len(images), 1000)
         ]
         return Split(np.concatenate(parts), self.train.labels, self.train.difficulty)

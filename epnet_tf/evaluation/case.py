@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -86,38 +87,31 @@ def load_case(
         compute_states(model, split.images, split.labels, verbose=verbose)
         for split in (dataset.validation, dataset.test)
     )
-    unseen = dataset.unseen()
-    train = compute_states(model, unseen.images, unseen.labels, verbose=verbose)
+    unseen = [dataset.unseen(draw) for draw in range(plan.draws)]
+    train = [
+        compute_states(model, split.images, split.labels, verbose=verbose)
+        for split in unseen
+    ]
     return Case(
         dataset,
         model,
         plan,
-        mixed(train, validation, plan.validation_repeats),
+        mixed([*train, *[validation] * plan.validation_repeats]),
         validation,
         test,
         folder=workdir / "controllers",
         recipe={
-            "states": "unseen",
+            "states": "unseen" if plan.draws == 1 else f"unseen {plan.draws} times",
             "classifiers": hashlib.sha256(model_file.read_bytes()).hexdigest(),
             "validation_repeats": plan.validation_repeats,
         },
-        controller_epochs=config["schedule"]["controller_epochs"],
+        controller_epochs=-(-config["schedule"]["controller_epochs"] // plan.draws),
         seeds=seeds,
     )
 
 
-def mixed(train: ExitStates, validation: ExitStates, repeats: int) -> ExitStates:
-    """Training states in random order, with validation states among them.
-
-    Args:
-        train: States of training images.
-        validation: States of held-out images.
-        repeats: How often each of the latter is taken.
-
-    Returns:
-        The states of both.
-    """
-    parts = [train, *[validation] * repeats]
+def mixed(parts: Sequence[ExitStates]) -> ExitStates:
+    """The states of all parts, in random order."""
     joined = ExitStates(
         tuple(np.concatenate(p) for p in zip(*(s.pooled for s in parts), strict=True)),
         np.concatenate([s.logits for s in parts]),

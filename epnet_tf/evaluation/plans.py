@@ -20,6 +20,8 @@ class Plan:
         more_betas: Further β at which policies are scored.
         paper_controller: The paper's controller for the data set.
         share: The paper's share of the full network's compute, or None.
+        draws: How often the training images are composed or augmented anew for the
+            controllers, which then pass over them as many times less.
         validation_repeats: How often the validation states are mixed into those that
             the controllers are trained on. On images that the network has fitted it is
             surer of itself than it will be.
@@ -34,6 +36,7 @@ class Plan:
     more_betas: tuple[float, ...] = ()
     paper_controller: PaperController = _PAPER_CONTROLLER
     share: float | None = None
+    draws: int = 1
     validation_repeats: int = 0
     leads: Mapping[float, float] = dataclasses.field(default_factory=dict)
     way: float | None = None
@@ -79,7 +82,8 @@ PLANS = {
         more_betas=(1e-7, 2.5e-7),
         paper_controller=PaperController((100, 10, 10), (100, 100, 50, 1)),
         share=paper.SHARES["cifar10"],
-        validation_repeats=6,
+        draws=3,
+        validation_repeats=3,
         leads={k * 5e-7: 0.3 for k in range(1, 11)},
         way=15,
         share_accuracy=88.6,

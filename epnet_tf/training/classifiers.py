@@ -9,6 +9,23 @@ from keras import ops
 from epnet_tf.training.trainer import ExitTrainer
 
 
+def depth_weights(num_exits: int, power: float) -> list[float]:
+    """Weights of the exits' cross-entropies that grow with depth, 1 on average.
+
+    What the early exits ask of the first layers costs the last exit accuracy; growing
+    weights leave these layers to the later exits.
+
+    Args:
+        num_exits: Number of exits N.
+        power: The weight of exit i is in proportion to i to this power; 0 for 1 each.
+
+    Returns:
+        N weights, that of exit 1 first.
+    """
+    powers = [i**power for i in range(1, num_exits + 1)]
+    return [num_exits * p / sum(powers) for p in powers]
+
+
 @keras.saving.register_keras_serializable("epnet_tf")
 class ClassifierTrainer(ExitTrainer):
     """Trains main branch and classifiers by the sum of their cross-entropies (4.3).

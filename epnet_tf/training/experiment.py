@@ -12,7 +12,7 @@ from epnet_tf.files import write_whole
 from epnet_tf.model import BACKBONES, EPNet
 from epnet_tf.training import stage_two
 from epnet_tf.training.checkpoint import Checkpoint
-from epnet_tf.training.classifiers import ClassifierTrainer
+from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 from epnet_tf.training.config import Config, Schedule, schedule_for
 from epnet_tf.training.stage_two import model_file, range_file
 from epnet_tf.training.states import compute_states
@@ -100,7 +100,9 @@ def trained_classifiers(
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     model = build_model(schedule.backbone, dataset)
-    trainer = ClassifierTrainer(model)
+    trainer = ClassifierTrainer(
+        model, depth_weights(model.num_exits, schedule.exit_weight_power)
+    )
     trainer.compile(_classifier_optimizer(schedule, steps))
     checkpoint = Checkpoint(workdir / "classifiers.weights.h5", steps)
     epoch = checkpoint.restore(trainer)
@@ -188,8 +190,9 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
     if not file.exists():
         return None
     begun = json.loads(file.read_text())
-    # Folders begun before there was the choice say nothing of it.
-    old, new = ({"recompose": False, **c, **c["schedule"]} for c in (begun, new))
+    # Folders begun before there were these choices say nothing of them.
+    choices = {"recompose": False, "exit_weight_power": 0.0}
+    old, new = (choices | c | c["schedule"] for c in (begun, new))
     for key in sorted(new.keys() - {"schedule", *_STAGE_TWO}):
         if old.get(key) != new[key]:
             raise ValueError(

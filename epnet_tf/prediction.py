@@ -41,9 +41,9 @@ def check_beta(
     """
     if beta_range is None:
         if beta is not None:
+            how = "are untrained" if only is None else f"were trained for {only} alone"
             raise ValueError(
-                "Expected no beta: the controllers were trained for one alone, "
-                f"{only}. Received: beta={beta}."
+                f"Expected no beta: the controllers {how}. Received: beta={beta}."
             )
         return
     low, high = beta_range

@@ -210,7 +210,10 @@ def test_classify_with_a_beta_range():
 
 def test_classify_without_a_beta_range_takes_no_beta():
     model = small_epnet(beta=1e-5)
-    assert "beta=2e-05" in error_of(model.classify, small_images(2)[0], beta=2e-5)
+    said = error_of(model.classify, small_images(2)[0], beta=2e-5)
+    assert "for 1e-05 alone" in said and "beta=2e-05" in said
+    said = error_of(small_epnet().classify, small_images(2)[0], beta=2e-5)
+    assert "are untrained" in said
 
 
 @pytest.mark.parametrize("shape", [(2, 12, 12), (2, 13, 12, 1), (2, 12, 12, 3)])

@@ -87,7 +87,8 @@ def test_from_a_trained_folder_to_report_and_figures(workdir, tmp_path):
     for figure in (results / "mine").glob("*.png"):
         assert f"({figure.name})" in text and figure.with_suffix(".svg").exists()
     assert (results / "benefit.png").exists()
-    said, found = sample.recompute(
+    said = report["sample"]
+    found = sample.recompute(
         keras.saving.load_model(workdir / "classifiers.keras"),
         workdir / "controllers",
         results / "mine" / "sample.npz",
@@ -95,10 +96,18 @@ def test_from_a_trained_folder_to_report_and_figures(workdir, tmp_path):
     assert {"epnet at 1e-05", "resnet"} <= said.keys() == found.keys()
     for name, score in said.items():
         np.testing.assert_allclose(found[name], score, rtol=0.02)
-    # The controllers were kept: the same numbers come out again.
-    assert run(*arguments).returncode == 0
+    learning, sweep = report["learning"], report["sweep"]
+    assert learning["reinforce_test"] == pytest.approx(
+        report["policies"]["reinforce"][0]["benefit"]
+    )
+    assert 0 < sweep["times_faster_with_states"] < sweep["times_faster"]
+    # The controllers were kept: the same numbers come out again, whatever β were
+    # evaluated in between.
+    for more in (["--beta=2e-5"], []):
+        assert run(*arguments, *more).returncode == 0
     again = json.loads((results / "mine" / "report.json").read_text())
     assert again["policies"]["epnet"] == report["policies"]["epnet"]
+    assert again["sweep"]["seconds"] == sweep["seconds"]
 
 
 def test_a_folder_without_a_network(tmp_path):

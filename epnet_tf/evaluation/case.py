@@ -27,7 +27,9 @@ class Case:
         dataset: The data set.
         model: The `EPNet` with trained classifiers.
         plan: What is evaluated.
-        train: States that controllers are trained on (of `Dataset.unseen`).
+        unseen: States of training images (of `Dataset.unseen`).
+        train: States that controllers are trained on: `unseen`, and as the plan says,
+            `validation` among them.
         validation: States that everything is tuned on.
         test: States for the scores.
         folder: Where trained controllers are kept.
@@ -39,6 +41,7 @@ class Case:
     dataset: data.Dataset
     model: EPNet
     plan: Plan
+    unseen: ExitStates
     train: ExitStates
     validation: ExitStates
     test: ExitStates
@@ -77,6 +80,8 @@ def load_case(
             "Expected a folder with classifiers.keras and config.json, as train.py "
             f"leaves it. Received: '{workdir}'."
         )
+    # Those for other β do not replace the usual ones, which may be committed.
+    folder = "-".join(["controllers", *(f"{beta:g}" for beta in betas)])
     config = json.loads(config_file.read_text())
     dataset = data.load_dataset(config["dataset"], data_dir, config["seed"])
     if config["dataset"].endswith(".npz"):
@@ -87,19 +92,20 @@ def load_case(
         compute_states(model, split.images, split.labels, verbose=verbose)
         for split in (dataset.validation, dataset.test)
     )
-    unseen = [dataset.unseen(draw) for draw in range(plan.draws)]
-    train = [
+    draws = [dataset.unseen(draw) for draw in range(plan.draws)]
+    unseen = [
         compute_states(model, split.images, split.labels, verbose=verbose)
-        for split in unseen
+        for split in draws
     ]
     return Case(
         dataset,
         model,
         plan,
-        mixed([*train, *[validation] * plan.validation_repeats]),
+        mixed(unseen),
+        mixed([*unseen, *[validation] * plan.validation_repeats]),
         validation,
         test,
-        folder=workdir / "controllers",
+        folder=workdir / folder,
         recipe={
             "states": "unseen" if plan.draws == 1 else f"unseen {plan.draws} times",
             "classifiers": hashlib.sha256(model_file.read_bytes()).hexdigest(),

@@ -15,6 +15,7 @@ from epnet_tf.training import (
     ControllerSweep,
     ControllerTrainer,
     ExitStates,
+    compute_states,
     train_controllers,
 )
 from epnet_tf.training.reinforce import ReinforceSweep
@@ -30,16 +31,20 @@ class Learning:
         beta: Cost sensitivity, percentage points per MAC.
         steps: [T]; training steps at which the benefit was measured.
         curves: `exact` and `reinforce` to the benefit on validation images [seeds, T].
-        policies: The policies that REINFORCE ended with, one for each seed.
+        policies: `exact` and `reinforce` to what they ended with, for each seed.
     """
 
     beta: float
     steps: np.ndarray
     curves: dict[str, np.ndarray]
-    policies: list[Policy]
+    policies: dict[str, list[Policy]]
 
-    def summary(self) -> dict:
-        """Final benefits, and the steps to reach what REINFORCE ends with."""
+    def summary(self, test: ExitStates) -> dict:
+        """Final benefits, and the steps to reach what REINFORCE ends with.
+
+        Args:
+            test: States of the test images, on which both are scored at the end.
+        """
         exact, sampled = (
             self.curves[name].mean(axis=0) for name in ("exact", "reinforce")
         )
@@ -51,6 +56,12 @@ class Learning:
             "reinforce_final": float(goal),
             "reinforce_std": float(self.curves["reinforce"][:, -1].std()),
             "exact_std": float(self.curves["exact"][:, -1].std()),
+            **{
+                f"{name}_test": float(
+                    np.mean([policies.score(p, test).benefit(self.beta) for p in ended])
+                )
+                for name, ended in self.policies.items()
+            },
             "exact_steps_to_reinforce_final": _first(self.steps, exact >= goal),
             "reinforce_steps_to_it": _first(self.steps, sampled >= goal),
         }
@@ -92,7 +103,8 @@ class BenefitRecorder(keras.callbacks.Callback):
 def compare(case: Case, max_images: int = 2000, every: int = 10) -> Learning:
     """Trains controllers for the plan's β both ways, with the same seeds and steps.
 
-    Both without `Exploration`, by the gradient of the expected benefit alone.
+    Both without `Exploration`, by the gradient of the expected benefit alone, and on
+    training images alone, so that the validation images show what they are worth.
 
     Args:
         case: The case.
@@ -105,13 +117,13 @@ def compare(case: Case, max_images: int = 2000, every: int = 10) -> Learning:
     held_out = case.validation.take(slice(max_images))
     beta = case.plan.table_beta
     curves: dict[str, list] = {"exact": [], "reinforce": []}
-    ended: list[Policy] = []
+    ended: dict[str, list[Policy]] = {"exact": [], "reinforce": []}
     for seed in range(case.seeds):
         for name, kind in (("exact", ControllerSweep), ("reinforce", ReinforceSweep)):
             recorder = BenefitRecorder(held_out, every)
             sweep = train_controllers(
                 case.model,
-                case.train,
+                case.unseen,
                 [beta],
                 seed,
                 case.controller_epochs,
@@ -121,9 +133,9 @@ def compare(case: Case, max_images: int = 2000, every: int = 10) -> Learning:
                 sweep_class=kind,
             )
             curves[name].append(recorder.benefits)
-        sweep.assign(0)  # The second of the two, REINFORCE's.
-        weights = policies.controller_weights(case.model)
-        ended.append(policies.epnet(case.model, weights=weights, name="reinforce"))
+            sweep.assign(0)
+            weights = policies.controller_weights(case.model)
+            ended[name].append(policies.epnet(case.model, weights=weights, name=name))
     return Learning(
         beta,
         np.array(recorder.steps),
@@ -176,26 +188,52 @@ def gradient_noise(case: Case, batches: int = 50, warm_up_steps: int = 100) -> d
     }
 
 
-def seconds_on_images(case: Case, steps: int = 50, batch_size: int = 64) -> float:
-    """How long an image takes where the controllers of one β are trained on images.
+def speed(case: Case, steps: int = 50, batch_size: int = 64) -> dict:
+    """How long an image takes on cached states, for all β, and on images, for one.
+
+    All of it is measured one after the other, so that the machine is the same.
 
     Args:
         case: The case.
-        steps: Steps to measure.
-        batch_size: Images in a batch, the paper's.
+        steps: Training steps to measure.
+        batch_size: Images in a step on images, the paper's.
 
     Returns:
-        Seconds for one image in one epoch.
+        Seconds for an image in one epoch: `sweep`, on states, for all β of the plan;
+        `images`, for one β; and `states`, to compute its states, once for all.
     """
+    clock = _Clock()
+    few = case.train.take(slice((steps + 1) * _BATCH))
+    train_controllers(
+        case.model, few, case.plan.all_betas, epochs=1, verbose=0, callbacks=[clock]
+    )
+    sweep = clock.seconds / _BATCH
     trainer = ControllerTrainer(case.model, beta=case.plan.table_beta)
     trainer.compile(keras.optimizers.AdamW(3e-3, weight_decay=1e-2))
-    train = case.dataset.train
-    count = steps * batch_size
-    images, labels = train.images[:count], train.labels[:count]
-    trainer.fit(images[:batch_size], labels[:batch_size], batch_size, verbose=0)
-    start = time.perf_counter()
-    trainer.fit(images, labels, batch_size, verbose=0)
-    return (time.perf_counter() - start) / len(images)
+    count = (steps + 1) * batch_size
+    images, labels = (
+        case.dataset.train.images[:count],
+        case.dataset.train.labels[:count],
+    )
+    trainer.fit(images, labels, batch_size, verbose=0, callbacks=[clock])
+    test, start = case.dataset.test, time.perf_counter()
+    compute_states(case.model, test.images, test.labels, verbose=0)
+    states = (time.perf_counter() - start) / len(test)
+    return {"sweep": sweep, "images": clock.seconds / batch_size, "states": states}
+
+
+class _Clock(keras.callbacks.Callback):
+    """Mean seconds of a training step, without the first, which builds the graph."""
+
+    def on_train_begin(self, logs=None):
+        self._steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._steps == 0:
+            self._start = time.perf_counter()
+        else:
+            self.seconds = (time.perf_counter() - self._start) / self._steps
+        self._steps += 1
 
 
 def _gradient_function(sweep: ControllerSweep):

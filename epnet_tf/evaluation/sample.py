@@ -11,26 +11,30 @@ from epnet_tf.model import EPNet
 from epnet_tf.training import ExitStates, compute_states
 
 
-def write(case: Case, file: str | os.PathLike, count: int = 500) -> None:
-    """Writes the first test images, and how a few policies score on them.
+def write(
+    case: Case, file: str | os.PathLike, count: int = 500
+) -> dict[str, list[float]]:
+    """Writes the first test images.
 
     Args:
         case: The case.
-        file: The .npz file to write: `images`, `labels`, and for each policy an array
-            accuracy (0 to 1), mean multiply-adds.
+        file: The .npz file to write: `images`, `labels`.
         count: Number of images.
+
+    Returns:
+        How a few policies score on them, see `scores`.
     """
     test = case.dataset.test
-    arrays: dict = scores(case.model, case.folder, case.test.take(slice(count)))
     with write_whole(file) as path, path.open("wb") as stream:
         np.savez_compressed(
-            stream, images=test.images[:count], labels=test.labels[:count], **arrays
+            stream, images=test.images[:count], labels=test.labels[:count]
         )
+    return scores(case.model, case.folder, case.test.take(slice(count)))
 
 
 def recompute(
     model: EPNet, folder: str | os.PathLike, file: str | os.PathLike
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+) -> dict[str, list[float]]:
     """Scores the policies on the images of a file anew.
 
     Args:
@@ -39,18 +43,16 @@ def recompute(
         file: As from `write`.
 
     Returns:
-        What the file says of each policy, and what comes out now.
+        What comes out, see `scores`.
     """
     with np.load(file) as kept:
-        arrays = dict(kept)
-    images, labels = arrays.pop("images"), arrays.pop("labels")
-    states = compute_states(model, images, labels, verbose=0)
-    return arrays, scores(model, folder, states)
+        states = compute_states(model, kept["images"], kept["labels"], verbose=0)
+    return scores(model, folder, states)
 
 
 def scores(
     model: EPNet, folder: str | os.PathLike, states: ExitStates
-) -> dict[str, np.ndarray]:
+) -> dict[str, list[float]]:
     """Accuracy and mean multiply-adds of the policies that need no other states.
 
     Args:
@@ -59,7 +61,8 @@ def scores(
         states: States of the images.
 
     Returns:
-        For `epnet` at each β (seed 0), and for fixed rules, [2].
+        For `epnet` at each β (seed 0), and for fixed rules: accuracy (0 to 1), mean
+        multiply-adds.
     """
     costs = model.exit_costs
     found = {
@@ -73,4 +76,4 @@ def scores(
     for beta, weights in kept_controllers(folder, "epnet", seed=0).items():
         found[f"epnet at {beta:g}"] = policies.epnet(model, weights=weights)
     results = {name: policies.score(p, states) for name, p in found.items()}
-    return {name: np.array([s.accuracy, s.mean_macs]) for name, s in results.items()}
+    return {name: [s.accuracy, s.mean_macs] for name, s in results.items()}

@@ -61,6 +61,7 @@ def evaluate(
         ValueError: If the folder has no trained classifiers, there is no β, or a
             promise cannot be kept.
     """
+    start = time.perf_counter()
     promising = budgets or accuracy_drops
     range_model = promises.load_range_model(workdir) if promising else None
     case = load_case(workdir, data_dir, betas, seeds, verbose=0)
@@ -83,7 +84,8 @@ def evaluate(
         ]
     )
     folder = pathlib.Path(results_dir) / case.dataset.name
-    sample.write(case, folder / "sample.npz")
+    report["sample"] = sample.write(case, folder / "sample.npz")
+    report["seconds"] = time.perf_counter() - start
     for name, figure in drawings.items():
         for ending in ("png", "svg"):
             figures.save(figure, folder / f"{name}.{ending}")
@@ -101,21 +103,19 @@ def study(case: Case) -> tuple[dict, dict[str, Figure]]:
         case: The case.
 
     Returns:
-        The report, as `report.json` holds it (without the command), and the figures
-        by name.
+        The report, as `report.json` holds it (without promises, command and sample),
+        and the figures by name.
     """
-    start = time.perf_counter()
     found = contest.contestants(case)
-    logging.info("Policies are made: %.0f s.", time.perf_counter() - start)
+    logging.info("Policies are made.")
     learned = learning.compare(case)
-    found["reinforce"] = {learned.beta: learned.policies}
-    logging.info("Learning is compared: %.0f s.", time.perf_counter() - start)
+    found["reinforce"] = {learned.beta: learned.policies["reinforce"]}
+    logging.info("Learning is compared.")
     noise = learning.gradient_noise(case)
     results = contest.outcomes(found, case.test)
     report = _report(case, results)
-    report["learning"] = learned.summary() | {"gradient_noise": noise}
+    report["learning"] = learned.summary(case.test) | {"gradient_noise": noise}
     report["sweep"] = sweep_speed(case)
-    report["seconds"] = time.perf_counter() - start
     return report, _figures(case, results, report, learned)
 
 
@@ -126,18 +126,25 @@ def sweep_speed(case: Case) -> dict:
         case: The case.
 
     Returns:
-        `betas`, `seconds` of the sweep as it was trained, `seconds_on_images` of one β
-        for as many epochs (from 50 steps), and `times_faster` for all β.
+        `betas`, `seconds` of the sweep as it was trained; from 50 steps each, now,
+        `sweep_seconds`, `states_seconds` and, for one β and as many epochs,
+        `seconds_on_images`; `times_faster` than images for all β, and
+        `times_faster_with_states`, the time to compute these included.
     """
     _, seconds = trained_controllers(case, "epnet")
-    per_image = learning.seconds_on_images(case)
-    one_beta = per_image * len(case.train) * case.controller_epochs
+    per_image = learning.speed(case)
+    passes = len(case.train) * case.controller_epochs
+    sweep, one_beta = per_image["sweep"] * passes, per_image["images"] * passes
+    states = per_image["states"] * (len(case.unseen) + len(case.validation))
     count = len(case.plan.all_betas)
     return {
         "betas": count,
         "seconds": seconds,
+        "sweep_seconds": sweep,
+        "states_seconds": states,
         "seconds_on_images": one_beta,
-        "times_faster": one_beta * count / seconds,
+        "times_faster": one_beta * count / sweep,
+        "times_faster_with_states": one_beta * count / (sweep + states),
     }
 
 
@@ -154,6 +161,7 @@ def _report(case: Case, results: Outcomes) -> dict:
         report["policies"][name] = [
             tables.mean_score(results, name, beta) for beta in results[name]
         ]
+    report["classifiers"] = case.recipe["classifiers"]
     report["settings"] = {
         "seeds": case.seeds,
         "controller_epochs": case.controller_epochs,

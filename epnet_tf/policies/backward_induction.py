@@ -27,7 +27,7 @@ def backward_induction(
         train: States of training images.
         costs: The model's costs.
         beta: Cost sensitivity, percentage points per MAC.
-        max_images: States used, the first of them.
+        max_images: States used, the first of them; the time goes with their number.
         seed: Seed of the trees.
     """
     states = train.take(slice(max_images))

@@ -61,8 +61,8 @@ _RECOMPOSE = flags.DEFINE_bool(
 _EXIT_WEIGHT_POWER = flags.DEFINE_float(
     "exit_weight_power",
     None,
-    "Weigh the cross-entropy of exit i by i to this power in stage one; 0 is the "
-    "paper's plain sum, the default but on cifar10, where it is 1.",
+    "Weigh the cross-entropy of exit i by i to this power in stage one; default: 0, "
+    "the paper's plain sum.",
     lower_bound=0.0,
 )
 _PRECISION = flags.DEFINE_enum(

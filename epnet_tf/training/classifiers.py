@@ -13,7 +13,8 @@ def depth_weights(num_exits: int, power: float) -> list[float]:
     """Weights of the exits' cross-entropies that grow with depth, 1 on average.
 
     What the early exits ask of the first layers costs the last exit accuracy; growing
-    weights leave these layers to the later exits.
+    weights leave these layers to the later exits. That pays at small β alone
+    (`benchmarks/exit_weights.py`).
 
     Args:
         num_exits: Number of exits N.

@@ -40,7 +40,7 @@ SCHEDULES = {
     "digits": Schedule("resnet10", 12, 64, 0.05, 5e-3, 20),
     "maxmin": Schedule("resnet12", 30, 64, 0.1, 1e-3, 8, recompose=True),
     "multiscale": Schedule("resnet12", 40, 128, 0.1, 1e-3, 8, recompose=True),
-    "cifar10": Schedule("resnet10", 130, 128, 0.1, 5e-3, 8, exit_weight_power=1.0),
+    "cifar10": Schedule("resnet10", 100, 128, 0.1, 5e-3, 8),
     "npz": Schedule("resnet10", 30, 64, 0.05, 5e-3, 8),
 }
 

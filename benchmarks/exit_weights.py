@@ -28,7 +28,9 @@ def main(_) -> None:
     dataset = data.load_dataset(_DATASET.value, _DATA_DIR.value)
     accuracies, benefits = [], []
     for power in _POWER.value:
-        workdir = pathlib.Path(_WORKDIR.value) / f"power-{power:g}"
+        workdir = (
+            pathlib.Path(_WORKDIR.value) / f"{_EPOCHS.value}-epochs-power-{power:g}"
+        )
         workdir.mkdir(parents=True, exist_ok=True)
         schedule = experiment.schedule_for(
             _DATASET.value, epochs=_EPOCHS.value, exit_weight_power=power
@@ -40,11 +42,11 @@ def main(_) -> None:
         validation = dataset.validation
         states = compute_states(model, validation.images, validation.labels, verbose=0)
         accuracies.append(100 * states.correct.mean(axis=0))
-        best = [policies.static(states, model.exit_costs, b) for b in _BETA.value]
+        costs = model.exit_costs
         benefits.append(
             [
-                policies.score(policy, states).benefit(beta)
-                for policy, beta in zip(best, _BETA.value, strict=True)
+                policies.score(policies.static(states, costs, b), states).benefit(b)
+                for b in _BETA.value
             ]
         )
     print(f"{'power':15}" + "".join(f"{power:9g}" for power in _POWER.value))

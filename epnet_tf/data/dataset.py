@@ -18,8 +18,9 @@ from epnet_tf.data.compose import (
 from epnet_tf.data.pipeline import crop_and_flip
 from epnet_tf.data.sources import Source
 
-# Stage one sees the compositions of the epochs from 0 on, and never comes to these.
-_NO_EPOCHS = (-1, *range(1_000_000, 1_000_010))
+# Stage one sees the compositions of the epochs from 0 on, and never comes to this one,
+# nor, for further draws, to every millionth after it.
+_NO_EPOCH = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class Dataset:
             draw: Other numbers give other images, the same number the same ones.
         """
         if self.recompose is not None:
-            return self.recompose(_NO_EPOCHS[draw])
+            return self.recompose(_NO_EPOCH + 1_000_000 * draw)
         if self.augment is None:
             return self.train
         images = self.train.images

@@ -88,15 +88,11 @@ def load_case(
         betas = betas or tuple(config["betas"])
     plan = plan_for(config["dataset"], betas)
     model = keras.saving.load_model(model_file)
-    validation, test = (
+    draws = (dataset.unseen(draw) for draw in range(plan.draws))
+    validation, test, *unseen = (
         compute_states(model, split.images, split.labels, verbose=verbose)
-        for split in (dataset.validation, dataset.test)
+        for split in (dataset.validation, dataset.test, *draws)
     )
-    draws = [dataset.unseen(draw) for draw in range(plan.draws)]
-    unseen = [
-        compute_states(model, split.images, split.labels, verbose=verbose)
-        for split in draws
-    ]
     return Case(
         dataset,
         model,

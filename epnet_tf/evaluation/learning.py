@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from epnet_tf import objective, policies
 from epnet_tf.evaluation.case import Case
+from epnet_tf.evaluation.reports import row
 from epnet_tf.policies import Policy
 from epnet_tf.training import (
     ControllerSweep,
@@ -57,9 +58,9 @@ class Learning:
             "reinforce_std": float(self.curves["reinforce"][:, -1].std()),
             "exact_std": float(self.curves["exact"][:, -1].std()),
             **{
-                f"{name}_test": float(
-                    np.mean([policies.score(p, test).benefit(self.beta) for p in ended])
-                )
+                f"{name}_test": row(
+                    self.beta, [policies.score(p, test) for p in ended]
+                )["benefit"]
                 for name, ended in self.policies.items()
             },
             "exact_steps_to_reinforce_final": _first(self.steps, exact >= goal),

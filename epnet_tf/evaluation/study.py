@@ -40,8 +40,8 @@ def evaluate(
     """Scores all policies on a trained network, and writes tables and figures.
 
     Writes `report.json`, `report.md`, the figures as PNG and SVG, and `sample.npz`, a
-    few test images to redo scores on. Controllers are trained if `workdir/controllers`
-    does not have them yet.
+    few test images to redo scores on. Controllers are trained if `workdir` does not
+    have them yet.
 
     Args:
         workdir: Folder with `config.json` and `classifiers.keras`, as `train.py`

@@ -1,5 +1,6 @@
 """An experiment: both stages on one data set, in one folder, from one configuration."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -190,9 +191,12 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
     if not file.exists():
         return None
     begun = json.loads(file.read_text())
-    # Folders begun before there were these choices say nothing of them.
-    choices = {"recompose": False, "exit_weight_power": 0.0}
-    old, new = (choices | c | c["schedule"] for c in (begun, new))
+    # Folders begun before there was a choice say nothing of it.
+    fields = dataclasses.fields(Schedule)
+    defaults = {
+        f.name: f.default for f in fields if f.default is not dataclasses.MISSING
+    }
+    old, new = (defaults | c | c["schedule"] for c in (begun, new))
     for key in sorted(new.keys() - {"schedule", *_STAGE_TWO}):
         if old.get(key) != new[key]:
             raise ValueError(

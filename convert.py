@@ -13,7 +13,10 @@ from absl import flags
 
 import epnet_tf
 from epnet_tf import cli
-from epnet_tf.deployment import quantize, report
+from epnet_tf.conversion import report
+from epnet_tf.model import loading
+from epnet_tf.quantization import modes
+from epnet_tf.runtime.metrics import measured
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
 _DATASET = flags.DEFINE_string(
@@ -22,7 +25,7 @@ _DATASET = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
 _SEED = flags.DEFINE_integer("seed", 0, "The data set's seed that train.py was given.")
 _QUANTIZATION = flags.DEFINE_string(
-    "quantization", "int8", f"One of {', '.join(quantize.MODES)}."
+    "quantization", "int8", f"One of {', '.join(modes.MODES)}."
 )
 _REFIT = flags.DEFINE_bool(
     "refit",
@@ -36,13 +39,13 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the bundle in --outp
 
 def main(_) -> None:
     """Loads model and data, converts, prints what the conversion changed."""
-    quantize.check_mode(_QUANTIZATION.value)
-    model = cli.load_model(_MODEL.value)
+    modes.check_mode(_QUANTIZATION.value)
+    model = loading.load_model(_MODEL.value)
     dataset = epnet_tf.load_dataset(_DATASET.value, _DATA_DIR.value, _SEED.value)
     unseen = dataset.unseen()
     conversion = epnet_tf.convert(
         model,
-        quantize.calibration_sample(dataset.train.images),
+        modes.calibration_sample(dataset.train.images),
         _OUTPUT.value,
         quantization=_QUANTIZATION.value,
         evaluation_data=(dataset.validation.images, dataset.validation.labels),
@@ -64,7 +67,7 @@ def summary(conversion) -> str:
         f"{conversion.path}: {len(manifest.segments)} segments, "
         f"{manifest.quantization}, {size / 1e6:.2f} MB"
     ]
-    for name, metrics in report.measured(manifest.metrics).items():
+    for name, metrics in measured(manifest.metrics).items():
         lines += ["", f"{metrics.images:,} {name} images, beta = {metrics.beta:g}"]
         lines += _rows(manifest, metrics)
     return "\n".join([*lines, "", f"More in {conversion.path / report.REPORT}"])

@@ -2,7 +2,7 @@
 
     python evaluate.py --workdir=runs/maxmin --workdir=runs/cifar10 --results=results
 
-A thin script over `epnet_tf.evaluation.study`. Each folder is one that `train.py` has
+A thin script over `epnet_tf.experiments.study`. Each folder is one that `train.py` has
 filled; what comes out is in a folder of the data set's name under --results.
 """
 
@@ -12,7 +12,8 @@ import pathlib
 from absl import flags, logging
 
 from epnet_tf import cli
-from epnet_tf.evaluation import figures, policy_figures, study
+from epnet_tf.evaluation import figures, policy_figures
+from epnet_tf.experiments import study
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder that train.py filled.")
 _RESULTS = flags.DEFINE_string("results", "results", "Folder for what comes out.")

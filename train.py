@@ -3,7 +3,7 @@
     python train.py --dataset=digits --workdir=runs/digits --beta=1e-6 --beta=2e-6
     python train.py --dataset=digits --workdir=runs/digits --beta_range=5e-7,4e-6
 
-A thin script over `epnet_tf.training.experiment`. Run again, it resumes.
+A thin script over `epnet_tf.experiments.experiment`. Run again, it resumes.
 """
 
 import math
@@ -14,7 +14,7 @@ from absl import flags
 
 from epnet_tf import cli
 from epnet_tf.evaluation import curve, reports
-from epnet_tf.training import experiment
+from epnet_tf.experiments import experiment
 
 _DATASET = flags.DEFINE_string(
     "dataset", "digits", "digits, maxmin, multiscale, cifar10 or FILE.npz."

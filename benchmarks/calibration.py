@@ -20,7 +20,9 @@ from litert_quantizer.utils import qsv_utils
 import epnet_tf
 from epnet_tf import cli
 from epnet_tf.data import Split
-from epnet_tf.deployment import clipping, litert, outputs, quantize, recipes
+from epnet_tf.model import loading
+from epnet_tf.quantization import clipping, modes, recipes
+from epnet_tf.tflite import export, outputs
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
 _DATASET = flags.DEFINE_string("dataset", None, "What it was trained on.")
@@ -32,11 +34,11 @@ _DRAWS = flags.DEFINE_integer("draws", 3, "Draws of each variant.", lower_bound=
 
 def main(_) -> None:
     """Quantizes with every variant and prints the table."""
-    model = cli.load_model(_MODEL.value)
+    model = loading.load_model(_MODEL.value)
     dataset = epnet_tf.load_dataset(_DATASET.value, _DATA_DIR.value, _SEED.value)
     images = dataset.validation.images[: _IMAGES.value]
     labels = dataset.validation.labels[: _IMAGES.value]
-    content = litert.to_tflite(model)
+    content = export.to_tflite(model)
     costs = model.exit_costs.with_controllers
     expected = outputs.of_tflite(content, images).answers(costs)
 
@@ -97,7 +99,7 @@ def variant(
             {"image": image[np.newaxis].astype(np.float32)}
             for image in train.images[order[:count]]
         ]
-        recipe = quantize.int8_recipe(content)
+        recipe = modes.int8_recipe(content)
         recipe.add_static_config(".*", Operation.CONV_2D, 8, 8, algorithm_key=kernels)
         for operation in in_float32:
             recipe.add_quantization_config(

@@ -16,8 +16,8 @@ from absl import flags
 from keras import layers
 
 from epnet_tf import cli, data, policies
-from epnet_tf.model import Controller, PaperController, heads
-from epnet_tf.training import compute_states, train_controllers
+from epnet_tf.model import Controller, PaperController, compute_states, heads
+from epnet_tf.training import train_controllers
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that train.py has filled.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")

@@ -13,7 +13,8 @@ import numpy as np
 from absl import flags
 
 from epnet_tf import cli, data, policies
-from epnet_tf.training import compute_states, experiment
+from epnet_tf.experiments import experiment
+from epnet_tf.model import compute_states
 
 _DATASET = flags.DEFINE_string("dataset", "cifar10", "As in train.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the networks.")

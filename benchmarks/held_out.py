@@ -18,8 +18,9 @@ import numpy as np
 from absl import flags
 
 from epnet_tf import cli, data, policies
-from epnet_tf.evaluation.case import mixed
-from epnet_tf.training import compute_states, train_controllers
+from epnet_tf.experiments.case import mixed
+from epnet_tf.model import compute_states
+from epnet_tf.training import train_controllers
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that train.py has filled.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")

@@ -20,18 +20,18 @@ from absl import flags
 
 import epnet_tf
 from epnet_tf import cli, data
-from epnet_tf.deployment import quantize
-from epnet_tf.deployment.bundle import Manifest
-from epnet_tf.deployment.metrics import Metrics
 from epnet_tf.evaluation.markdown import table
-from epnet_tf.evaluation.plans import plan_for
+from epnet_tf.experiments.plans import plan_for
+from epnet_tf.experiments.stage_two import model_file
 from epnet_tf.files import write_whole
-from epnet_tf.training.stage_two import model_file
+from epnet_tf.quantization import modes
+from epnet_tf.runtime.bundle import Manifest
+from epnet_tf.runtime.metrics import Metrics
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder that train.py filled.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
 _MODE = flags.DEFINE_multi_enum(
-    "mode", list(quantize.MODES), list(quantize.MODES), "Quantization; default: all."
+    "mode", list(modes.MODES), list(modes.MODES), "Quantization; default: all."
 )
 _BETA = flags.DEFINE_multi_float(
     "beta", [], "Three cost sensitivities; default: the folder's, or the plan's."
@@ -140,7 +140,7 @@ def converted(model: epnet_tf.EPNet, dataset: data.Dataset, mode: str) -> Manife
     with tempfile.TemporaryDirectory() as folder:
         return epnet_tf.convert(
             model,
-            quantize.calibration_sample(dataset.train.images),
+            modes.calibration_sample(dataset.train.images),
             pathlib.Path(folder) / "bundle",
             quantization=mode,
             training_data=(unseen.images, unseen.labels),

@@ -12,7 +12,8 @@ import numpy as np
 from absl import app
 
 import epnet_tf
-from epnet_tf.training import ExitStates, train_controllers
+from epnet_tf.model import ExitStates
+from epnet_tf.training import train_controllers
 
 
 def main(_) -> None:

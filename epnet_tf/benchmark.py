@@ -6,7 +6,9 @@ python -m epnet_tf.benchmark --bundle=DIR --model=FILE.keras --dataset=maxmin
 from absl import flags
 
 from epnet_tf import cli, data
-from epnet_tf.deployment import benchmark, quantize
+from epnet_tf.conversion import benchmark
+from epnet_tf.model import loading
+from epnet_tf.quantization import modes
 
 
 def table(timings: dict[str, benchmark.Timing]) -> str:
@@ -23,12 +25,12 @@ def table(timings: dict[str, benchmark.Timing]) -> str:
 def main(_) -> None:
     """Loads bundle, model and data, and prints the table."""
     given = flags.FLAGS
-    model = cli.load_model(given.model)
+    model = loading.load_model(given.model)
     dataset = data.load_dataset(given.dataset, given.data_dir, given.seed)
     timings = benchmark.compare(
         model,
         given.bundle,
-        quantize.calibration_sample(dataset.train.images),
+        modes.calibration_sample(dataset.train.images),
         (dataset.validation.images, dataset.validation.labels),
         given.beta,
         given.rounds,

@@ -46,26 +46,6 @@ def run(main: Callable[[list[str]], None], positional: str = "") -> None:
     app.run(guarded, flags_parser=parse)
 
 
-def load_model(path: str):
-    """Loads a .keras file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: If there is no model in it, or one of unknown classes.
-    """
-    import keras  # not needed by the commands that load no model
-
-    try:
-        return keras.saving.load_model(path)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no model that can be loaded: {error}") from None
-
-
 def sentence(error: Exception) -> str:
     """An error's message in one line; for an OSError its reason and the file."""
     if isinstance(error, OSError) and error.strerror:

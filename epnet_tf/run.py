@@ -11,7 +11,7 @@ from absl import flags
 from PIL import Image
 
 from epnet_tf import cli
-from epnet_tf.deployment.runner import SegmentRunner
+from epnet_tf.runtime.runner import SegmentRunner
 
 
 def read_image(path: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import epnet_tf
-from epnet_tf.deployment import litert
+from epnet_tf.tflite import export
 
 NUM_CLASSES = 4
 IMAGE_SHAPE = (16, 16, 1)
@@ -85,7 +85,7 @@ def epnet_with_beta(images) -> epnet_tf.EPNet:
 @pytest.fixture(scope="session")
 def float_tflite(epnet) -> bytes:
     """The whole residual EPNet as one float32 .tflite model."""
-    return litert.to_tflite(epnet)
+    return export.to_tflite(epnet)
 
 
 @pytest.fixture(scope="session")

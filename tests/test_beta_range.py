@@ -17,7 +17,8 @@ import epnet_tf
 from epnet_tf import policies
 from epnet_tf import run as run_script
 from epnet_tf.evaluation import curve, reports
-from epnet_tf.training import ControllerSweep, experiment
+from epnet_tf.experiments import experiment
+from epnet_tf.training import ControllerSweep
 from epnet_tf.training.controllers import draw_betas
 
 BETA_RANGE = (5e-5, 5e-4)

@@ -8,9 +8,9 @@ from small_models import small_epnet, small_images
 
 import epnet_tf
 from epnet_tf import policies
+from epnet_tf.model import ExitStates
 from epnet_tf.model.cost import ExitCosts
 from epnet_tf.policies import budget
-from epnet_tf.training import ExitStates
 
 MACS = np.array([1e6, 3e6, 10e6])
 COSTS = ExitCosts(MACS, MACS, MACS)

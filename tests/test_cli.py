@@ -6,6 +6,7 @@ import pytest
 from absl import flags
 
 from epnet_tf import cli
+from epnet_tf.model import loading
 
 
 @pytest.fixture
@@ -59,9 +60,9 @@ def test_models_that_cannot_be_loaded(tmp_path):
     with zipfile.ZipFile(tmp_path / "empty.keras", "w") as file:
         file.writestr("readme", "")
     with pytest.raises(ValueError, match=r"empty\.keras holds no model"):
-        cli.load_model(str(tmp_path / "empty.keras"))
+        loading.load_model(str(tmp_path / "empty.keras"))
     with pytest.raises(ValueError, match="File not found"):
-        cli.load_model(str(tmp_path / "missing.keras"))
+        loading.load_model(str(tmp_path / "missing.keras"))
 
 
 def test_wrong_flags(command):

@@ -8,8 +8,9 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 from small_models import feeds
 
-from epnet_tf.deployment import clipping, flatbuffer, litert, outputs, quantize, recipes
-from epnet_tf.deployment.clipping import best_range
+from epnet_tf.quantization import clipping, modes, recipes
+from epnet_tf.quantization.clipping import best_range
+from epnet_tf.tflite import export, flatbuffer, outputs
 
 
 def error_of_int8(values, low, high, floor=-np.inf):
@@ -83,7 +84,7 @@ def test_values_below_the_floor_need_no_range():
 
 
 def test_only_feature_maps_get_other_ranges(float_tflite, images):
-    recipe = quantize.int8_recipe(float_tflite)
+    recipe = modes.int8_recipe(float_tflite)
     calibration = feeds(images)
     ranges = recipes.calibrate(float_tflite, recipe, calibration)
     narrower = clipping.clip_ranges(ranges, float_tflite, calibration)
@@ -118,7 +119,7 @@ def test_a_vector_that_is_added_to_a_map_is_no_floor():
     x = layers.Conv2D(4, 3, name="conv")(image)
     vector = layers.Conv2D(4, 1)(layers.GlobalAveragePooling2D(keepdims=True)(image))
     graph = flatbuffer.read(
-        litert.to_tflite(keras.Model(image, {"out": layers.ReLU()(x + vector)}))
+        export.to_tflite(keras.Model(image, {"out": layers.ReLU()(x + vector)}))
     )
     [added] = rectified_sums(graph)
     maps = [clipping._is_map(graph.tensors[t]) for t in added]
@@ -130,17 +131,17 @@ def test_int8_of_a_trained_network_comes_nearer_to_float32():
     folder = pathlib.Path(__file__).parents[1]
     model = keras.saving.load_model(folder / "models/maxmin/model.keras")
     images = np.load(folder / "results/maxmin/sample.npz")["images"]
-    float32 = litert.to_tflite(model)
+    float32 = export.to_tflite(model)
     beta = {"beta": np.full([1, 1], 4e-7, np.float32)}
     calibration = [feed | beta for feed in feeds(images[:100])]
-    recipe = quantize.int8_recipe(float32)
+    recipe = modes.int8_recipe(float32)
     ranges = recipes.calibrate(float32, recipe, calibration)
     expected, before, after = (
         outputs.of_tflite(content, images[100:], 4e-7)
         for content in (
             float32,
             recipes.apply(float32, recipe, ranges),
-            quantize.quantize(float32, "int8", calibration),
+            modes.quantize(float32, "int8", calibration),
         )
     )
     for name in ("logits", "stops"):

@@ -14,7 +14,9 @@ import pytest
 from conftest import BETA, BETA_RANGE
 
 import epnet_tf
-from epnet_tf.deployment import bundle, flatbuffer, quantize, slicer, verify
+from epnet_tf.quantization import modes
+from epnet_tf.runtime import bundle
+from epnet_tf.tflite import flatbuffer, slicer, verify
 
 
 def test_bundle_holds_what_its_manifest_says(epnet, int8_bundle):
@@ -232,8 +234,7 @@ def test_command_ends_bad_input_in_one_sentence(epnet, tmp_path):
     )
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        f"error: Expected a quantization among {', '.join(quantize.MODES)}. "
-        "Received: int3"
+        f"error: Expected a quantization among {', '.join(modes.MODES)}. Received: int3"
     )
     assert "Traceback" not in result.stderr
     assert os.listdir(tmp_path) == []

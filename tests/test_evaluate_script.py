@@ -11,7 +11,7 @@ import pytest
 from small_models import small_epnet, small_images
 
 from epnet_tf import ClassifierTrainer
-from epnet_tf.evaluation import sample
+from epnet_tf.experiments import sample
 
 ROOT = pathlib.Path(__file__).parent.parent
 POLICIES = {

@@ -10,18 +10,17 @@ import epnet_tf
 from epnet_tf import policies
 from epnet_tf.data import Split
 from epnet_tf.evaluation import (
-    case,
     exit_figures,
     figures,
     markdown,
     paper,
-    plans,
     policy_figures,
     tables,
 )
 from epnet_tf.evaluation.contest import Outcome
+from epnet_tf.experiments import case, plans
+from epnet_tf.model import ExitStates
 from epnet_tf.policies import Score
-from epnet_tf.training import ExitStates
 
 BETA = 1e-6
 

@@ -13,8 +13,8 @@ from small_models import small_backbone, small_images
 import epnet_tf
 from epnet_tf import data
 from epnet_tf.evaluation import reports
-from epnet_tf.training import experiment
-from epnet_tf.training.checkpoint import Checkpoint
+from epnet_tf.experiments import experiment
+from epnet_tf.experiments.checkpoint import Checkpoint
 
 BETAS = (1e-4, 1.5e-4)
 

@@ -6,7 +6,8 @@ import pytest
 from small_models import small_epnet, small_images
 
 import epnet_tf
-from epnet_tf.training import ControllerSweep, Exploration, compute_states
+from epnet_tf.model import compute_states
+from epnet_tf.training import ControllerSweep, Exploration
 
 BETA_RANGE = (1e-6, 1e-4)
 

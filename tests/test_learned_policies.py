@@ -8,8 +8,8 @@ from small_models import small_epnet, small_images
 
 import epnet_tf
 from epnet_tf import objective, policies
-from epnet_tf.model import ExitCosts
-from epnet_tf.training import ControllerSweep, ExitStates
+from epnet_tf.model import ExitCosts, ExitStates
+from epnet_tf.training import ControllerSweep
 from epnet_tf.training.reinforce import ReinforceSweep
 
 COSTS = ExitCosts(

@@ -8,7 +8,9 @@ import pytest
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 from keras import layers
 
-from epnet_tf.deployment import flatbuffer, litert, pooling, quantize
+from epnet_tf.quantization import modes, pooling
+from epnet_tf.runtime import litert
+from epnet_tf.tflite import export, flatbuffer
 
 
 @pytest.mark.parametrize(
@@ -27,8 +29,8 @@ def pooled_tflite(images):
     x = layers.Conv2D(4, 3, activation="relu")(image)
     x = layers.GlobalAveragePooling2D()(x)
     outputs = {"logits_01": layers.Dense(3)(x), "logits_02": layers.Dense(3)(x)}
-    model = litert.to_tflite(keras.Model(image, outputs))
-    return quantize.quantize(model, "int8", [{"image": i[None]} for i in images])
+    model = export.to_tflite(keras.Model(image, outputs))
+    return modes.quantize(model, "int8", [{"image": i[None]} for i in images])
 
 
 def test_every_sum_is_rounded_exactly():

@@ -5,7 +5,7 @@ import pytest
 from small_models import small_epnet, small_images
 
 from epnet_tf.evaluation import promises
-from epnet_tf.training import compute_states
+from epnet_tf.model import compute_states
 
 BETA_RANGE = (1e-6, 1e-4)
 

@@ -6,12 +6,13 @@ import os
 import keras
 import numpy as np
 import pytest
-import test_quantization_modes as modes
+import test_quantization_modes
 from keras import layers
 from small_models import feeds, small_epnet, small_images
 
 import epnet_tf
-from epnet_tf.deployment import litert, qat, quantize, slicer
+from epnet_tf.quantization import modes, qat
+from epnet_tf.tflite import export, slicer
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_model_optimization") is None,
@@ -68,7 +69,7 @@ def test_loss_falls(tuned, data):
 
 def test_the_result_is_converted_as_int8_is(tuned, data):
     calibration = feeds(data[0][:16])
-    content = quantize.quantize(litert.to_tflite(tuned[2]), "qat", calibration)
+    content = modes.quantize(export.to_tflite(tuned[2]), "qat", calibration)
     assert len(slicer.slice_model(content)) == 3
 
 
@@ -82,8 +83,8 @@ def test_rounding_in_the_graph_is_that_of_int8(data):
     wrapped = qat._quantize(rebuilt, tfmot, tf_keras)
     qat._set_ranges(wrapped, rebuilt, inputs, tf_keras)
     wrapped(inputs, training=True)  # Takes the kernels' ranges and the input's.
-    content = quantize.quantize(litert.to_tflite(model), "int8", feeds(data[0]))
-    found = modes.answers(content, data[0])
+    content = modes.quantize(export.to_tflite(model), "int8", feeds(data[0]))
+    found = test_quantization_modes.answers(content, data[0])
     rows = [model.predict(inputs, verbose=0) for model in (wrapped, rebuilt)]
     for i, (rounded, exact) in enumerate(zip(*rows, strict=True), start=1):
         int8 = found[f"logits_{i:02d}"]
@@ -111,7 +112,7 @@ def test_pixels_are_scaled_outside_the_fine_tuned_graph():
 
 @pytest.mark.parametrize("network", ["densenet", "mobilenet"])
 def test_networks_are_rebuilt_with_equal_outputs(network):
-    backbone, shape, exits = modes.CASES[network]
+    backbone, shape, exits = test_quantization_modes.CASES[network]
     model = epnet_tf.EPNet(backbone(shape), 4, exits=exits, beta=1e-6)
     _, main_branch = qat._split(model)
     rebuilt = qat._rebuild(main_branch, qat._import()[1])
@@ -124,9 +125,9 @@ def test_networks_are_rebuilt_with_equal_outputs(network):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", modes.CASES)
+@pytest.mark.parametrize("network", test_quantization_modes.CASES)
 def test_networks_are_fine_tuned(network):
-    backbone, shape, exits = modes.CASES[network]
+    backbone, shape, exits = test_quantization_modes.CASES[network]
     keras.utils.set_random_seed(0)
     model = epnet_tf.EPNet(
         backbone(shape),

@@ -11,10 +11,12 @@ from keras import layers
 from small_models import feeds
 
 import epnet_tf
-from epnet_tf.deployment import flatbuffer, litert, quantize, slicer
+from epnet_tf.quantization import modes
+from epnet_tf.runtime import litert
+from epnet_tf.tflite import export, flatbuffer, slicer
 
 # `qat` is `int8` after fine-tuning; see test_qat.py.
-MODES = [mode for mode in quantize.MODES if mode != "qat"]
+MODES = [mode for mode in modes.MODES if mode != "qat"]
 KERNELS = (BuiltinOperator.CONV_2D, BuiltinOperator.DEPTHWISE_CONV_2D)
 DENSE = BuiltinOperator.FULLY_CONNECTED
 
@@ -53,7 +55,7 @@ class Case(NamedTuple):
 @functools.cache
 def _quantized(content, mode, pixels, shape):
     images = np.frombuffer(pixels, np.uint8).reshape(shape)
-    return quantize.quantize(content, mode, feeds(images))
+    return modes.quantize(content, mode, feeds(images))
 
 
 def make_case(backbone, shape, exits) -> Case:
@@ -66,7 +68,7 @@ def make_case(backbone, shape, exits) -> Case:
         beta=1e-6,
     )
     images = np.random.default_rng(0).integers(0, 256, (12, *shape), np.uint8)
-    return Case(litert.to_tflite(model), images)
+    return Case(export.to_tflite(model), images)
 
 
 CASES = {
@@ -103,7 +105,7 @@ def check_slices(content, images):
     segments = slicer.slice_model(content)
     whole = litert.LiteRTModel(content)
     parts = [litert.LiteRTModel(segment.content) for segment in segments]
-    for feed in feeds(images, quantize.image_dtype(content)):
+    for feed in feeds(images, modes.image_dtype(content)):
         tensors = dict(feed)
         for part in parts:
             tensors |= part.run(**{name: tensors[name] for name in part.inputs})
@@ -114,7 +116,7 @@ def check_slices(content, images):
 def answers(content, images):
     """float32 [images, all outputs]."""
     model = litert.LiteRTModel(content)
-    rows = [model.run(**f) for f in feeds(images, quantize.image_dtype(content))]
+    rows = [model.run(**f) for f in feeds(images, modes.image_dtype(content))]
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -165,7 +167,7 @@ INT8, FLOAT16, FLOAT32 = TensorType.INT8, TensorType.FLOAT16, TensorType.FLOAT32
 def test_convolutions_and_dense_layers_have_the_modes_types(case, mode, main, heads):
     graph = flatbuffer.read(case.quantized(mode))
     assert types(graph, KERNELS) == {main}
-    assert types(graph, [DENSE], quantize.head_operators(graph)) == {heads}
+    assert types(graph, [DENSE], modes.head_operators(graph)) == {heads}
     inputs = {name: graph.tensors[t].type for name, t in graph.inputs.items()}
     uint8 = mode == "int8-full"
     assert inputs == {"image": TensorType.UINT8 if uint8 else FLOAT32}
@@ -192,8 +194,8 @@ def test_dense_layers_are_quantized_per_tensor(case, mode):
 
 def test_only_confidence_features_are_float_in_int8_full(case):
     graph = flatbuffer.read(case.quantized("int8-full"))
-    of_confidence = quantize._confidence_operators(graph)
-    assert of_confidence < quantize.head_operators(graph)
+    of_confidence = modes._confidence_operators(graph)
+    assert of_confidence < modes.head_operators(graph)
     casts = (BuiltinOperator.QUANTIZE, BuiltinOperator.DEQUANTIZE)
     for index in set(range(len(graph.operators))) - of_confidence:
         if code(graph, index) not in casts:
@@ -235,29 +237,29 @@ def test_logits_are_near_the_float_ones(mode, error):
 def test_raw_pixels_are_the_uint8_image():
     case = _resnet10()
     content = case.quantized("int8-full")
-    assert quantize.image_dtype(content) == "uint8"
+    assert modes.image_dtype(content) == "uint8"
     graph = flatbuffer.read(content)
     image = graph.tensors[graph.inputs["image"]].quantization
     assert (image.scale, image.zeroPoint) == ([1.0], [0])
 
 
 def test_images_that_are_no_whole_numbers_stay_float(float_tflite, images):
-    content = quantize.quantize(float_tflite, "int8-full", feeds(images / 255))
-    assert quantize.image_dtype(content) == "float32"
+    content = modes.quantize(float_tflite, "int8-full", feeds(images / 255))
+    assert modes.image_dtype(content) == "float32"
     check_slices(content, images[:4] / 255)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_beta_stays_float(epnet_with_beta, images, mode):
     beta = {"beta": np.full([1, 1], 1e-5, np.float32)}
-    content = quantize.quantize(
+    content = modes.quantize(
         _beta_tflite(epnet_with_beta), mode, [f | beta for f in feeds(images)]
     )
     graph = flatbuffer.read(content)
     assert graph.tensors[graph.inputs["beta"]].type == FLOAT32
     assert len(slicer.slice_model(content)) == epnet_with_beta.num_exits
     model = litert.LiteRTModel(content)
-    feed = feeds(images[:1], quantize.image_dtype(content))[0]
+    feed = feeds(images[:1], modes.image_dtype(content))[0]
     low, high = (
         model.run(**feed, beta=np.full([1, 1], value, np.float32))["stop_01"]
         for value in epnet_with_beta.beta_range
@@ -267,4 +269,4 @@ def test_beta_stays_float(epnet_with_beta, images, mode):
 
 @functools.cache
 def _beta_tflite(model):
-    return litert.to_tflite(model)
+    return export.to_tflite(model)

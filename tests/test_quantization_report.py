@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import epnet_tf
-from epnet_tf.deployment import bundle, convert, measure, outputs, report, report_figure
-from epnet_tf.deployment.metrics import BeforeRefit, Cost, PolicyMetrics, Time
-from epnet_tf.prediction import ExitOutputs
+from epnet_tf.conversion import convert, measure, report, report_figure
+from epnet_tf.runtime import bundle
+from epnet_tf.runtime.metrics import BeforeRefit, Cost, PolicyMetrics, Time
+from epnet_tf.runtime.prediction import ExitOutputs
+from epnet_tf.tflite import outputs
 
 MACS = np.array([10, 20, 40])
 BETA = 1.0

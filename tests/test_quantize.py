@@ -10,7 +10,9 @@ from keras import layers
 from small_models import feeds
 
 import epnet_tf
-from epnet_tf.deployment import flatbuffer, litert, quantize, slicer
+from epnet_tf.quantization import modes
+from epnet_tf.runtime import litert
+from epnet_tf.tflite import export, flatbuffer, slicer
 
 
 def operators(graph, code):
@@ -28,7 +30,7 @@ def output_types(graph, indices):
 
 @pytest.fixture(scope="module")
 def int8_tflite(float_tflite, images):
-    return quantize.quantize(float_tflite, "int8", feeds(images))
+    return modes.quantize(float_tflite, "int8", feeds(images))
 
 
 def squeeze_and_excitation_epnet():
@@ -46,7 +48,7 @@ def squeeze_and_excitation_epnet():
 
 def test_heads_are_all_that_follows_the_pooled_features(float_tflite):
     graph = flatbuffer.read(float_tflite)
-    heads = quantize.head_operators(graph)
+    heads = modes.head_operators(graph)
     pools = set(operators(graph, BuiltinOperator.MEAN))
     assert len(pools) == 4
     after_pools = graph.dependents(
@@ -61,7 +63,7 @@ def test_heads_are_all_that_follows_the_pooled_features(float_tflite):
 
 
 def test_none_changes_nothing(float_tflite):
-    assert quantize.quantize(float_tflite, "none", []) == float_tflite
+    assert modes.quantize(float_tflite, "none", []) == float_tflite
 
 
 def test_main_branch_is_int8_and_heads_are_float(int8_tflite):
@@ -69,7 +71,7 @@ def test_main_branch_is_int8_and_heads_are_float(int8_tflite):
     main = operators(graph, BuiltinOperator.CONV_2D)
     pools = operators(graph, BuiltinOperator.MEAN)
     assert output_types(graph, main + pools) == {TensorType.INT8}
-    heads = quantize.head_operators(graph)
+    heads = modes.head_operators(graph)
     assert output_types(graph, heads) <= {TensorType.FLOAT32, TensorType.BOOL}
     assert len(operators(graph, BuiltinOperator.FULLY_CONNECTED)) == 4 + 2 * 3
     assert set(operators(graph, BuiltinOperator.FULLY_CONNECTED)) < heads
@@ -88,10 +90,10 @@ def test_int8_answers_are_near_the_float_ones(float_tflite, int8_tflite, images)
 
 
 def test_dense_layers_of_the_main_branch_are_int8_per_tensor(images):
-    content = litert.to_tflite(squeeze_and_excitation_epnet())
-    content = quantize.quantize(content, "int8", feeds(images))
+    content = export.to_tflite(squeeze_and_excitation_epnet())
+    content = modes.quantize(content, "int8", feeds(images))
     graph = flatbuffer.read(content)
-    heads = quantize.head_operators(graph)
+    heads = modes.head_operators(graph)
     dense = operators(graph, BuiltinOperator.FULLY_CONNECTED)
     assert len(dense) == 2 * 2 + 2 + 2
     assert output_types(graph, set(dense) - heads) == {TensorType.INT8}
@@ -103,25 +105,25 @@ def test_dense_layers_of_the_main_branch_are_int8_per_tensor(images):
 
 def test_calibration_sample_is_drawn_from_the_seed():
     images = np.arange(1000)
-    sample = quantize.calibration_sample(images)
+    sample = modes.calibration_sample(images)
     assert len(set(sample)) == 200
-    np.testing.assert_array_equal(sample, quantize.calibration_sample(images))
-    assert list(sample) != list(quantize.calibration_sample(images, seed=1))
-    assert sorted(quantize.calibration_sample(images[:5])) == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(sample, modes.calibration_sample(images))
+    assert list(sample) != list(modes.calibration_sample(images, seed=1))
+    assert sorted(modes.calibration_sample(images[:5])) == [0, 1, 2, 3, 4]
 
 
 def test_unknown_mode_is_refused():
     names = "none, float16, dynamic, int8, int8-full, qat"
     with pytest.raises(ValueError, match=rf"among {names}\. Received: int4"):
-        quantize.check_mode("int4")
+        modes.check_mode("int4")
 
 
 def test_fine_tuning_without_training_data_is_refused():
-    assert quantize.FINE_TUNED < set(quantize.MODES)
-    quantize.check_mode("qat", has_training_data=True)
-    quantize.check_mode("int8", has_training_data=False)
+    assert modes.FINE_TUNED < set(modes.MODES)
+    modes.check_mode("qat", has_training_data=True)
+    modes.check_mode("int8", has_training_data=False)
     with pytest.raises(ValueError, match=r"images and labels.*qat.* Received: no tr"):
-        quantize.check_mode("qat", has_training_data=False)
+        modes.check_mode("qat", has_training_data=False)
 
 
 @keras.saving.register_keras_serializable()
@@ -140,7 +142,7 @@ def test_operations_that_tflite_lacks_are_named():
     features = Eigenvalues()(layers.Conv2D(16, 1)(image))
     model = epnet_tf.EPNet(keras.Model(image, features), 4, beta=1e-5)
     with pytest.raises(ValueError, match="Received: SelfAdjointEigV2"):
-        litert.to_tflite(model)
+        export.to_tflite(model)
 
 
 def test_other_precision_is_refused():
@@ -150,4 +152,4 @@ def test_other_precision_is_refused():
     finally:
         keras.config.set_dtype_policy("float32")
     with pytest.raises(ValueError, match=r"float32.* Received: layers in \['bfloat16'"):
-        litert.to_tflite(model)
+        export.to_tflite(model)

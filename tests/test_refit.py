@@ -7,8 +7,11 @@ from conftest import BETA_RANGE
 
 import epnet_tf
 from epnet_tf import policies
-from epnet_tf.deployment import bundle, convert, flatbuffer, outputs, refit
-from epnet_tf.training import compute_states
+from epnet_tf.conversion import convert
+from epnet_tf.model import compute_states
+from epnet_tf.quantization import refit
+from epnet_tf.runtime import bundle
+from epnet_tf.tflite import flatbuffer, outputs
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from epnet_tf.cli import load_model
-from epnet_tf.evaluation import sample
+from epnet_tf.experiments import sample
+from epnet_tf.model.loading import load_model
 
 ROOT = pathlib.Path(__file__).parent.parent
 DATASETS = ("maxmin", "multiscale", "cifar10")

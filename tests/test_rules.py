@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from epnet_tf import policies
-from epnet_tf.model import ExitCosts
+from epnet_tf.model import ExitCosts, ExitStates
 from epnet_tf.policies import rules
-from epnet_tf.training import ExitStates
 
 COSTS = ExitCosts(
     with_controllers=np.array([12, 24, 35]),

@@ -15,7 +15,7 @@ from PIL import Image
 import epnet_tf
 from epnet_tf import benchmark as benchmark_command
 from epnet_tf import run
-from epnet_tf.deployment import benchmark
+from epnet_tf.conversion import benchmark
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from epnet_tf.deployment import flatbuffer, quantize, slicer
-from epnet_tf.deployment.litert import LiteRTModel
+from epnet_tf.quantization import modes
+from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.tflite import flatbuffer, slicer
 
 SHAPE = (1, 3, 3, 2)
 Operator, Options = schema.BuiltinOperator, schema.BuiltinOptions
@@ -342,7 +343,7 @@ def check_random_graph(seed):
     exits = sum(name.startswith("logits_") for name in outputs)
     feeds = [image_feed(rng) for _ in range(3)]
     for mode in ("none", "int8"):
-        whole = quantize.quantize(content, mode, feeds)
+        whole = modes.quantize(content, mode, feeds)
         segments = slicer.slice_model(whole)
         assert len(segments) == exits
         check_operators(flatbuffer.read(whole), segments)

@@ -8,7 +8,8 @@ from small_models import small_epnet, small_images
 
 import epnet_tf
 from epnet_tf import policies
-from epnet_tf.training import ControllerSweep, ExitStates
+from epnet_tf.model import ExitStates
+from epnet_tf.training import ControllerSweep
 
 IMAGES, LABELS = small_images()
 BETAS = (1e-5, 1e-4, 1e-3)

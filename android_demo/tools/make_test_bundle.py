@@ -14,9 +14,9 @@ import numpy as np
 from keras import layers
 
 import epnet_tf
+from epnet_tf.conversion.convert import convert
 from epnet_tf.data import load_dataset
-from epnet_tf.deployment.convert import convert
-from epnet_tf.deployment.runner import SegmentRunner
+from epnet_tf.runtime.runner import SegmentRunner
 
 DEMO = pathlib.Path(__file__).resolve().parents[1]
 BUNDLE = DEMO / "engine/src/jvmTest/resources/bundles/beta-range"

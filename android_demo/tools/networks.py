@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from ai_edge_litert import schema_py_generated as schema
 
-from epnet_tf.deployment import flatbuffer
-from epnet_tf.deployment.flatbuffer import Graph
+from epnet_tf.tflite import flatbuffer
+from epnet_tf.tflite.flatbuffer import Graph
 
 _WEIGHTED = {
     schema.BuiltinOperator.CONV_2D,

@@ -29,9 +29,9 @@ import networks
 import numpy as np
 
 from epnet_tf.data import Dataset, load_dataset
-from epnet_tf.deployment.flatbuffer import Graph
-from epnet_tf.deployment.litert import LiteRTModel
-from epnet_tf.deployment.runner import SegmentRunner
+from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.runtime.runner import SegmentRunner
+from epnet_tf.tflite.flatbuffer import Graph
 
 DEMO = pathlib.Path(__file__).resolve().parents[1]
 ASSETS = DEMO / "app" / "src" / "main" / "assets"

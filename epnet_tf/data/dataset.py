@@ -17,30 +17,11 @@ from epnet_tf.data.compose import (
 )
 from epnet_tf.data.pipeline import crop_and_flip
 from epnet_tf.data.sources import Source
+from epnet_tf.data.split import Split
 
 # Stage one sees the compositions of the epochs from 0 on, and never comes to this one,
 # nor, for further draws, to every millionth after it.
 _NO_EPOCH = -1
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """One part of a data set: for training, for validation, or for the test.
-
-    Attributes:
-        images: uint8 `[n, h, w, c]`, raw pixels 0 to 255 (float32 where the user's
-            .npz file holds floats).
-        labels: int32 `[n]`.
-        difficulty: int8 `[n]`, index into the data set's `difficulties`, or `None`.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    difficulty: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.images)
 
 
 @dataclass(frozen=True, eq=False)

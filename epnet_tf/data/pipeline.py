@@ -1,22 +1,20 @@
 """Endless training batches that depend on the seed, the epoch and the step alone."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from epnet_tf.data.dataset import Split
+from epnet_tf.data.split import Split
 
 
 def training_pipeline(
-    split: "Split",
+    split: Split,
     batch_size: int,
     seed: int,
     start_epoch: int = 0,
     augment: Callable | None = None,
-    recompose: Callable[[int], "Split"] | None = None,
+    recompose: Callable[[int], Split] | None = None,
 ) -> tf.data.Dataset:
     """Shuffled batches without end, for `fit` with `steps_per_epoch`.
 
@@ -79,11 +77,11 @@ def training_pipeline(
     return epochs.prefetch(1).flat_map(epoch_batches).prefetch(2)
 
 
-def _arrays(split: "Split") -> tuple[np.ndarray, np.ndarray]:
+def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
     return split.images, split.labels
 
 
-def steps_per_epoch(split: "Split", batch_size: int) -> int:
+def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Number of whole batches in a split.
 
     Raises:

@@ -1,15 +1,12 @@
-"""All policies on the same exits: who they are, and how they did on the test set."""
+"""Policies on the same exits: how they did on the test set."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from epnet_tf import policies
-from epnet_tf.evaluation.case import Case, trained_controllers
+from epnet_tf.model import ExitStates
 from epnet_tf.policies import Policy, Score
-from epnet_tf.policies.learned import ControllerWeights
-from epnet_tf.training import ExitStates
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,30 +25,6 @@ class Outcome:
 # Name of the policy, then β, to the outcome of each seed.
 Outcomes = dict[str, dict[float, list[Outcome]]]
 Contestants = dict[str, dict[float, list[Policy]]]
-
-
-def contestants(case: Case) -> Contestants:
-    """Makes every policy for every β of the plan, on training and validation states.
-
-    Args:
-        case: The case.
-
-    Returns:
-        For each name, for each β, a policy for each seed (one, where nothing is
-        drawn).
-    """
-    paper_model = case.model.with_new_controllers(case.plan.paper_controller)
-    learned, _ = trained_controllers(case, "epnet")
-    paper_learned, _ = trained_controllers(case, "epnet-paper", paper_model)
-    found: Contestants = {}
-    for i, beta in enumerate(case.plan.all_betas):
-        epnets = _from_weights(case.model, learned[i], "epnet")
-        papers = _from_weights(paper_model, paper_learned[i], "epnet-paper")
-        spent = [policies.score(p, case.validation).mean_macs for p in epnets]
-        of_beta = [epnets, papers, *_rules(case, beta, float(np.mean(spent)))]
-        for of_seeds in of_beta:
-            found.setdefault(of_seeds[0].name, {})[beta] = of_seeds
-    return found
 
 
 def outcomes(found: Contestants, test: ExitStates) -> Outcomes:
@@ -79,31 +52,3 @@ def outcome(policy: Policy, states: ExitStates) -> Outcome:
     """
     exits = policy.decide(states)
     return Outcome(exits, policies.score_exits(exits, states, policy.macs))
-
-
-def _from_weights(model, weights: Sequence[ControllerWeights], name) -> list[Policy]:
-    return [policies.epnet(model, weights=w, name=name) for w in weights]
-
-
-def _rules(case: Case, beta: float, spent: float) -> list[list[Policy]]:
-    """The policies that have no seeds; `spent` is what EPNet spends on an image."""
-    validation, costs = case.validation, case.model.exit_costs
-    return [
-        [policy]
-        for policy in (
-            policies.backward_induction(case.train, costs, beta),
-            policies.softmax_per_exit(validation, costs, beta),
-            policies.softmax_gate_tuned(validation, costs, beta),
-            policies.softmax_gate_oracle(validation, costs, spent),
-            policies.softmax_gate(0.2, costs),
-            policies.softmax_gate(0.1, costs),
-            policies.softmax_gate(0.01, costs),
-            policies.branchynet_tuned(validation, costs, beta),
-            policies.branchynet_oracle(validation, costs, spent),
-            policies.branchynet(0.2, costs),
-            policies.branchynet(0.3, costs),
-            policies.static(validation, costs, beta),
-            policies.resnet(costs),
-            policies.hindsight(costs, beta),
-        )
-    ]

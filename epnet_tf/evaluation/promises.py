@@ -1,33 +1,10 @@
 """Budgets, kept: what was promised on validation images, and what test images took."""
 
-import os
-import pathlib
 from collections.abc import Sequence
 
-import keras
-
 from epnet_tf import policies
-from epnet_tf.model import EPNet
+from epnet_tf.model import EPNet, ExitStates
 from epnet_tf.policies import budget
-from epnet_tf.training import ExitStates
-
-
-def load_range_model(workdir: str | os.PathLike) -> EPNet:
-    """Loads the one model for a range of β from a folder of `train.py`.
-
-    Args:
-        workdir: The folder.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    file = pathlib.Path(workdir) / "model.keras"
-    if not file.is_file():
-        raise ValueError(
-            "Expected a folder with model.keras, as train.py --beta_range leaves it, "
-            f"to keep a budget with. Received: '{workdir}'."
-        )
-    return keras.saving.load_model(file)
 
 
 def keep(

@@ -5,8 +5,8 @@ from importlib.metadata import version
 
 import numpy as np
 
+from epnet_tf.model.states import ExitStates
 from epnet_tf.policies import Score
-from epnet_tf.training.states import ExitStates
 
 _PACKAGES = ("tensorflow", "keras", "numpy")
 

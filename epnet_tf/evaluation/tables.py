@@ -1,14 +1,11 @@
-"""The paper's tables, and what goes beyond them, as lists of dicts for JSON."""
+"""Tables of outcomes and exit states, as lists of dicts for JSON."""
 
 import numpy as np
 
-from epnet_tf import policies
 from epnet_tf.evaluation import paper
-from epnet_tf.evaluation.case import Case, trained_controllers
 from epnet_tf.evaluation.contest import Outcomes
 from epnet_tf.evaluation.reports import row
-from epnet_tf.model import PaperController
-from epnet_tf.training import ExitStates
+from epnet_tf.model import ExitStates
 
 
 def mean_score(results: Outcomes, name: str, beta: float) -> dict:
@@ -38,7 +35,7 @@ def budget_table(results: Outcomes, beta: float, num_classes: int, name: str) ->
         if policy == "hindsight" or beta not in of_betas:
             continue
         score = mean_score(results, policy, beta)
-        share, within = _within(budget, score, num_classes)
+        share, within = within_budget(budget, score, num_classes)
         rows.append(
             {
                 "policy": policy,
@@ -53,29 +50,20 @@ def budget_table(results: Outcomes, beta: float, num_classes: int, name: str) ->
     return [{**r, "rank": rank} for rank, r in enumerate(rows, start=1)]
 
 
-def controller_table(case: Case) -> list[dict]:
-    """Table 2: the paper's four controllers, and ours.
+def within_budget(budget: float, score: dict, num_classes: int) -> tuple[float, float]:
+    """What a policy gets right within a budget; images beyond it are guessed.
 
     Args:
-        case: The case.
+        budget: Mean multiply-adds that an image may take.
+        score: The policy's row, see `reports.row`.
+        num_classes: Number of classes.
 
     Returns:
-        A dict for each: `f_in`, `f_cat` (None for ours), benefit and its deviation,
-        `accuracy` (0 to 1), `mean_macs`, `controller_macs` (mean over exits) and
-        `paper`, the paper's row or None.
+        The share of images that are answered, and the accuracy in per cent.
     """
-    beta = case.plan.table_beta
-    rows: list[dict] = []
-    for i, (f_in, f_cat, *numbers) in enumerate(paper.TABLE_2, start=1):
-        controller = PaperController(f_in, f_cat)
-        model = case.model.with_new_controllers(controller)
-        if controller == case.plan.paper_controller:
-            found = _table_2_row(case, model, "epnet-paper", case.plan.all_betas)
-        else:
-            found = _table_2_row(case, model, f"table2-{i}", (beta,))
-        rows.append({"f_in": f_in, "f_cat": f_cat, **found, "paper": numbers})
-    ours = _table_2_row(case, case.model, "epnet", case.plan.all_betas)
-    return [*rows, {"f_in": None, "f_cat": None, **ours, "paper": None}]
+    share = min(1.0, budget / score["mean_macs"])
+    accuracy = 100.0 * score["accuracy"]
+    return share, share * accuracy + (1 - share) * 100.0 / num_classes
 
 
 def way_to_hindsight(results: Outcomes) -> list[dict]:
@@ -99,50 +87,6 @@ def way_to_hindsight(results: Outcomes) -> list[dict]:
         }
         rows.append({"beta": beta, **ways})
     return rows
-
-
-def at_share(case: Case) -> dict | None:
-    """EPNet within the paper's share of the full network's compute.
-
-    For each β the threshold of the stop logit is set to meet the budget; the β with
-    the highest accuracy then is taken. Both are chosen on validation images; where
-    the test images take more, the last of them are guessed, as in Table 1.
-
-    Args:
-        case: The case.
-
-    Returns:
-        `share` allowed and `spent`, `beta`, `accuracy` and its deviation,
-        `budget_accuracy`, `last_exit` (all accuracies in per cent), or None without a
-        paper's share.
-    """
-    if case.plan.share is None:
-        return None
-    budget = case.plan.share * case.model.exit_costs.full
-    weights, _ = trained_controllers(case, "epnet")
-    matched = [
-        [policies.epnet_matched(case.model, w, case.validation, budget) for w in seeds]
-        for seeds in weights
-    ]
-    right = [
-        np.mean([policies.score(p, case.validation).accuracy for p in seeds])
-        for seeds in matched
-    ]
-    chosen = int(np.argmax(right))
-    beta = case.plan.all_betas[chosen]
-    scores = [policies.score(p, case.test) for p in matched[chosen]]
-    score = row(beta, scores)
-    _, within = _within(budget, score, case.dataset.num_classes)
-    return {
-        "share": case.plan.share,
-        "spent": score["mean_macs"] / case.model.exit_costs.full,
-        "beta": beta,
-        "accuracy": 100.0 * score["accuracy"],
-        "accuracy_std": float(np.std([100.0 * s.accuracy for s in scores])),
-        "budget_accuracy": within,
-        "last_exit": 100.0 * float(case.test.correct[:, -1].mean()),
-        "paper": paper.TABLE_1[case.dataset.name]["epnet"][0],
-    }
 
 
 def exit_profile(states: ExitStates, exits: np.ndarray) -> list[dict]:
@@ -195,30 +139,3 @@ def calibration(states: ExitStates, bins: int = 15) -> list[dict]:
             }
         )
     return rows
-
-
-def _within(budget: float, score: dict, num_classes: int) -> tuple[float, float]:
-    """The share of images that a budget of mean MACs allows, and the accuracy then.
-
-    The rest is guessed; in per cent.
-    """
-    share = min(1.0, budget / score["mean_macs"])
-    accuracy = 100.0 * score["accuracy"]
-    return share, share * accuracy + (1 - share) * 100.0 / num_classes
-
-
-def _table_2_row(case: Case, model, name: str, betas: tuple[float, ...]) -> dict:
-    beta = case.plan.table_beta
-    weights, _ = trained_controllers(case, name, model, betas)
-    of_beta = weights[betas.index(beta)]
-    found = [policies.epnet(model, weights=w) for w in of_beta]
-    result = row(beta, [policies.score(p, case.test) for p in found])
-    costs = model.exit_costs
-    controllers = costs.with_controllers[-1] - costs.with_classifiers[-1]
-    return {
-        "benefit": result["benefit"],
-        "benefit_std": result["benefit_std"],
-        "accuracy": result["accuracy"],
-        "mean_macs": result["mean_macs"],
-        "controller_macs": float(controllers / (model.num_exits - 1)),
-    }

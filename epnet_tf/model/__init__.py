@@ -4,15 +4,19 @@ from epnet_tf.model.backbones import BACKBONES, resnet10, resnet12
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.epnet import EPNet
 from epnet_tf.model.heads import Controller, PaperController
+from epnet_tf.model.states import ExitStates, compute_states, state_model
 
 __all__ = [
     "BACKBONES",
     "Controller",
     "EPNet",
     "ExitCosts",
+    "ExitStates",
     "PaperController",
+    "compute_states",
     "exit_costs",
     "model_macs",
     "resnet10",
     "resnet12",
+    "state_model",
 ]

@@ -11,7 +11,7 @@ from epnet_tf.model import graph, main_branch
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import Controller, branch_classifier
-from epnet_tf.prediction import Prediction, check_beta, from_named
+from epnet_tf.runtime.prediction import Prediction, check_beta, from_named
 
 
 @keras.saving.register_keras_serializable("epnet_tf")

@@ -6,8 +6,8 @@ from threadpoolctl import threadpool_limits
 
 from epnet_tf.model.cost import ExitCosts
 from epnet_tf.model.heads import ConfidenceFeatures
+from epnet_tf.model.states import ExitStates
 from epnet_tf.policies.policy import Policy
-from epnet_tf.training.states import ExitStates
 
 
 def backward_induction(

@@ -29,10 +29,10 @@ from scipy.special import rel_entr
 from scipy.stats import binom
 
 from epnet_tf.model.cost import ExitCosts
+from epnet_tf.model.states import ExitStates
 from epnet_tf.policies.learned import epnet
 from epnet_tf.policies.policy import Policy
 from epnet_tf.policies.rules import softmax_gate
-from epnet_tf.training.states import ExitStates
 
 # Policies by their parameter, ordered from the cheapest to the dearest. Order and
 # parameters must not depend on the validation images, else the promise is void. For

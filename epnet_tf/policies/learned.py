@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from epnet_tf import objective
+from epnet_tf.model.states import ExitStates
 from epnet_tf.policies.policy import Policy
-from epnet_tf.training.states import ExitStates
 
 # The values of a controller's trainable and other variables, for each exit.
 ControllerWeights = Sequence[tuple[list[np.ndarray], list[np.ndarray]]]

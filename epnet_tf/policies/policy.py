@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from epnet_tf import objective
-from epnet_tf.training.states import ExitStates
+from epnet_tf.model.states import ExitStates
 
 
 @dataclasses.dataclass(frozen=True)

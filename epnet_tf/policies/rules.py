@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from epnet_tf.model.cost import ExitCosts
+from epnet_tf.model.states import ExitStates
 from epnet_tf.policies.policy import Policy, score_exits
-from epnet_tf.training.states import ExitStates
 
 # States to a value for each exit, [n, N]: the smaller, the surer its classifier.
 Measure = Callable[[ExitStates], np.ndarray]

@@ -3,15 +3,12 @@
 from epnet_tf.training.classifiers import ClassifierTrainer
 from epnet_tf.training.controllers import ControllerTrainer
 from epnet_tf.training.exploration import Exploration
-from epnet_tf.training.states import ExitStates, compute_states
 from epnet_tf.training.sweep import ControllerSweep, train_controllers
 
 __all__ = [
     "ClassifierTrainer",
     "ControllerSweep",
     "ControllerTrainer",
-    "ExitStates",
     "Exploration",
-    "compute_states",
     "train_controllers",
 ]

@@ -12,9 +12,9 @@ import tensorflow as tf
 from keras import ops
 
 from epnet_tf import objective
+from epnet_tf.model.states import ExitStates
 from epnet_tf.training.controllers import draw_betas
 from epnet_tf.training.exploration import Exploration
-from epnet_tf.training.states import ExitStates
 
 
 class ControllerSweep(keras.Model):

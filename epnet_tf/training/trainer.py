@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from epnet_tf.training.states import state_model
+from epnet_tf.model.states import state_model
 
 
 class ExitTrainer(keras.Model):

@@ -1,0 +1,1 @@
+"""From a trained EPNet to a bundle: converted, measured, reported, timed."""

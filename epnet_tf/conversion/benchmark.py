@@ -1,0 +1,100 @@
+"""Times what a bundle costs and saves, in one run, on one thread, with XNNPACK."""
+
+import os
+
+import keras
+import numpy as np
+
+from epnet_tf.conversion import convert
+from epnet_tf.conversion.timing import Timing, one_image, time_in_turn
+from epnet_tf.model import EPNet
+from epnet_tf.runtime import bundle
+from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.runtime.runner import SegmentRunner
+
+# What the others are compared with, and the same without copying the image in.
+WHOLE = "whole model"
+WHOLE_RUNTIME = "whole model, runtime alone"
+
+
+def compare(
+    model: EPNet,
+    bundle_dir: str | os.PathLike,
+    calibration_images: np.ndarray,
+    evaluation_data: tuple[np.ndarray, np.ndarray],
+    beta: float | None = None,
+    rounds: int = 100,
+) -> dict[str, Timing]:
+    """Times the plain backbone, the whole model, the segments and a static exit.
+
+    The static exit is the one whose accuracy is nearest to the policy's. "Runtime
+    alone" is the interpreters' work without handing tensors over in Python.
+
+    Args:
+        model: The Keras model that the bundle was made from.
+        bundle_dir: The bundle.
+        calibration_images: As for `epnet_tf.convert`.
+        evaluation_data: Images, run in turn, and labels, which choose the static exit.
+        beta: For a bundle whose controllers take it.
+        rounds: Rounds; in each, every contender runs the same ten images.
+
+    Returns:
+        A `Timing` for each contender, by its name.
+    """
+    images, labels = evaluation_data
+    early, row = SegmentRunner(bundle_dir), SegmentRunner(bundle_dir)
+    row.threshold = np.inf
+    accuracy = np.mean(early.predict(images, beta).label == labels)
+    # Opens all segments, and sets beta.
+    row.predict(images[:1], beta)
+
+    def single(*outputs: str) -> LiteRTModel:
+        """A part of the Keras model in one piece, in the bundle's quantization."""
+        given = beta if len(outputs) > 1 else None
+        inputs = model.input if given or not model.beta_range else model.input["image"]
+        part = keras.Model(inputs, {name: model.output[name] for name in outputs})
+        mode = early.manifest.quantization
+        content = convert.to_tflite(part, calibration_images, mode, given)
+        return LiteRTModel(content, beta=given)
+
+    whole = single(*model.output)
+    static = static_exit(model, images, labels, accuracy, beta)
+    parts = _open_segments(bundle_dir, images[0], beta)
+    return time_in_turn(
+        {
+            "plain backbone": one_image(single(f"logits_{model.num_exits:02d}")),
+            WHOLE: one_image(whole),
+            "segments in a row": row.run_image,
+            "early termination": early.run_image,
+            f"static exit {static}": one_image(single(f"logits_{static:02d}")),
+            WHOLE_RUNTIME: lambda image: whole.invoke(),
+            "segments in a row, runtime alone": lambda image: [
+                part.invoke() for part in parts
+            ],
+        },
+        images,
+        rounds,
+    )
+
+
+def static_exit(
+    model: EPNet, images, labels, accuracy: float, beta: float | None = None
+) -> int:
+    """The exit, from 1, whose accuracy for all images is nearest to a given one."""
+    outputs = model.predict(model.with_beta(images, beta), verbose=0)
+    accuracies = [
+        np.mean(outputs[f"logits_{i:02d}"].argmax(axis=1) == labels)
+        for i in range(1, model.num_exits + 1)
+    ]
+    return int(np.argmin(np.abs(np.array(accuracies) - accuracy))) + 1
+
+
+def _open_segments(bundle_dir, image, beta: float | None) -> list[LiteRTModel]:
+    """The segments, each holding the inputs of one image."""
+    tensors = {"image": image, "beta": beta}
+    parts = []
+    for entry in bundle.read_manifest(bundle_dir).segments:
+        part = LiteRTModel(bundle.read_segment(bundle_dir, entry))
+        tensors |= part.run(**{name: tensors[name] for name in part.inputs})
+        parts.append(part)
+    return parts

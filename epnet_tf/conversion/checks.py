@@ -1,0 +1,130 @@
+"""Checks of what a conversion is given, before anything is computed or written."""
+
+import os
+import pathlib
+
+import numpy as np
+
+from epnet_tf.model import EPNet
+from epnet_tf.runtime import bundle
+from epnet_tf.runtime.bundle import Manifest
+
+# Quantizations that change what controllers see so much that they are refitted.
+REFIT_MODES = ("int8", "int8-full", "qat")
+
+
+def check_output(path: pathlib.Path, overwrite: bool) -> None:
+    """Refuses to replace what is there, and ever to replace what is no bundle.
+
+    Args:
+        path: The folder to make.
+        overwrite: Whether a bundle there may be replaced.
+
+    Raises:
+        ValueError: If the output may not be written there.
+    """
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise ValueError(
+            f"The output exists already, and may be replaced only with overwrite. "
+            f"Received: {path}"
+        )
+    if not (path / bundle.MANIFEST).is_file():
+        raise ValueError(
+            "Expected as output a new folder, or a bundle to replace; what is there "
+            f"is no bundle. Received: {path}"
+        )
+
+
+def check_model(model: EPNet) -> None:
+    """Checks that a model can be converted.
+
+    Raises:
+        ValueError: If it is no `EPNet`.
+    """
+    if not isinstance(model, EPNet):
+        raise ValueError(
+            f"Expected an epnet_tf.EPNet. Received: {type(model).__name__}"
+        )
+
+
+def check_images(manifest: Manifest, images) -> np.ndarray:
+    """Checks the calibration images.
+
+    Args:
+        manifest: The bundle's manifest.
+        images: The images.
+
+    Returns:
+        They as an array.
+
+    Raises:
+        ValueError: If there are none, or they are not as the model takes them.
+    """
+    checked = manifest.input.check(images)
+    if not len(checked):
+        raise ValueError("Expected at least one calibration image. Received: none.")
+    return checked
+
+
+def check_labelled(manifest: Manifest, given, name: str) -> None:
+    """Checks images with labels.
+
+    Args:
+        manifest: The bundle's manifest.
+        given: Images and labels, or None.
+        name: What they are called in messages.
+
+    Raises:
+        ValueError: If they are not as the model takes them.
+    """
+    if given is None:
+        return
+    images, labels = given
+    checked = manifest.input.check(images)
+    labels = np.asarray(labels)
+    if labels.shape != (len(checked),) or not len(labels):
+        raise ValueError(
+            f"Expected {name} with one label for each of {len(checked)} "
+            f"images, at least one. Received: labels of shape {list(labels.shape)}."
+        )
+    if labels.min() < 0 or labels.max() >= len(manifest.labels):
+        raise ValueError(
+            f"Expected {name} with labels from 0 to {len(manifest.labels) - 1}. "
+            f"Received: {labels.min()} to {labels.max()}."
+        )
+
+
+def check_refit(refit: bool | None, model: EPNet, quantization: str, has_data: bool):
+    """Decides whether there is a refit.
+
+    Args:
+        refit: What the user said; None for a refit where it is usual and can be.
+        model: The model.
+        quantization: The quantization mode.
+        has_data: Whether there are training images and labels.
+
+    Returns:
+        Whether to refit.
+
+    Raises:
+        ValueError: If the user asked for one that cannot be.
+    """
+    if refit is None:
+        return has_data and quantization in REFIT_MODES and model.num_exits > 1
+    if refit and quantization not in REFIT_MODES:
+        raise ValueError(
+            f"Expected a refit with quantization {', '.join(REFIT_MODES)} alone, whose "
+            f"features are int8. Received: refit with quantization {quantization}."
+        )
+    if refit and not has_data:
+        raise ValueError(
+            "Expected training_data, images and labels, to refit the controllers on. "
+            "Received: refit=True with training_data=None."
+        )
+    if refit and model.num_exits < 2:
+        raise ValueError(
+            "Expected a model with 2 exits or more to refit. Received: 1 exit."
+        )
+    return refit

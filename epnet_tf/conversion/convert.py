@@ -1,0 +1,322 @@
+"""From a trained EPNet to a bundle: convert once, quantize once, slice, verify."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from absl import logging
+
+from epnet_tf import files
+from epnet_tf.conversion import checks, measure, report
+from epnet_tf.model import EPNet
+from epnet_tf.quantization import modes, qat, refit
+from epnet_tf.runtime import bundle
+from epnet_tf.runtime.bundle import Manifest
+from epnet_tf.runtime.metrics import Metrics
+from epnet_tf.tflite import export, slicer, verify
+
+# Images on which segments in a row and the whole model must agree bit for bit.
+_COMPARED_IMAGES = 32
+
+# Images [n, h, w, c], raw values 0 to 255, and int labels [n].
+Labelled = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """A bundle that has been written.
+
+    Attributes:
+        path: Its folder.
+        manifest: What its `epnet.json` says, metrics included.
+    """
+
+    path: pathlib.Path
+    manifest: Manifest
+
+
+def convert(
+    model: EPNet,
+    calibration_images: np.ndarray,
+    output_dir: str | os.PathLike,
+    *,
+    quantization: str = "int8",
+    evaluation_data: Labelled | None = None,
+    test_data: Labelled | None = None,
+    training_data: Labelled | None = None,
+    refit: bool | None = None,
+    labels: Sequence[str] | None = None,
+    name: str | None = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """Converts a trained model to a bundle: one .tflite segment per exit.
+
+    The segments in a row are compared with the whole model, bit for bit, before the
+    bundle is put in place. If anything fails, nothing is left behind, and an older
+    bundle stays as it was.
+
+    With `evaluation_data`, the Keras model and the bundle are measured side by side:
+    in `epnet.json`, and for reading in `report.md` and `report.png` beside it. A
+    bundle that loses more than half a point of benefit is warned of.
+
+    Usage:
+
+    ```python
+    conversion = epnet_tf.convert(
+        model,
+        x_train[:200],
+        "bundle",
+        training_data=(x_train, y_train),
+        evaluation_data=(x_val, y_val),
+    )
+    print(conversion.manifest.metrics)
+    ```
+
+    Args:
+        model: The model, with trained controllers.
+        calibration_images: Some of the training images, [n, h, w, c], raw values 0 to
+            255; a few hundred in random order. Quantization takes its ranges from
+            them.
+        output_dir: The folder to make.
+        quantization: A mode, see `epnet_tf.quantization.modes`.
+        evaluation_data: Images and labels to measure on, such as the validation split;
+            all of them are run. None measures nothing.
+        test_data: More of them, measured as well.
+        training_data: Training images and labels, for the refit and for `qat`.
+        refit: Whether heads are fitted again to what the quantized main branch
+            computes (see `epnet_tf.quantization.refit`); None does so with the modes
+            int8, int8-full and qat if there are `training_data`.
+        labels: Class names; None numbers the classes.
+        name: What the bundle is called; None takes the model's name.
+        overwrite: Whether a bundle in `output_dir` may be replaced.
+
+    Returns:
+        The `Conversion`.
+
+    Raises:
+        ValueError: If an argument is not as said above, or `output_dir` exists.
+        OSError: If the bundle cannot be written.
+    """
+    modes.check_mode(quantization, training_data is not None)
+    checks.check_output(pathlib.Path(output_dir), overwrite)
+    checks.check_model(model)
+    refit = checks.check_refit(refit, model, quantization, training_data is not None)
+    manifest = _describe(model, quantization, labels, name)
+    images = checks.check_images(manifest, calibration_images)
+    sets = {
+        "evaluation_data": evaluation_data,
+        "test_data": test_data,
+        "training_data": training_data,
+    }
+    for key, given in sets.items():
+        checks.check_labelled(manifest, given, key)
+    if evaluation_data is not None:
+        images = np.asarray(evaluation_data[0])
+    elif test_data is not None:
+        raise ValueError(
+            "Expected evaluation_data beside test_data. Received: test_data alone."
+        )
+    with files.write_whole(output_dir, overwrite) as folder:
+        folder.mkdir()
+        fine_tuning = training_data if quantization in modes.FINE_TUNED else None
+        refitting = training_data if refit else None
+        tflite = _whole(model, calibration_images, quantization, fine_tuning, refitting)
+        segments = slicer.slice_model(tflite.whole)
+        dtype = modes.image_dtype(tflite.whole)
+        feeds = _feeds(images[:_COMPARED_IMAGES], _beta_input(model), dtype)
+        verify.compare(tflite.whole, segments, feeds)
+        manifest = _write_segments(folder, manifest, model, dtype, segments)
+        if evaluation_data is not None:
+            metrics = _measure(model, tflite, folder, evaluation_data, test_data)
+            manifest = dataclasses.replace(manifest, metrics=metrics)
+            bundle.write_manifest(manifest, folder)
+            report.write(manifest, folder)
+            for warning in report.warnings(metrics):
+                logging.warning(warning)
+    return Conversion(pathlib.Path(output_dir), manifest)
+
+
+def to_tflite(
+    model: keras.Model,
+    calibration_images: np.ndarray,
+    quantization: str,
+    beta: float | None = None,
+) -> bytes:
+    """Converts a model, or a part of one, to a single .tflite and quantizes it.
+
+    Args:
+        model: A functional model with the input `image`, and `beta` if that is given.
+        calibration_images: As in `convert`.
+        quantization: As in `convert`.
+        beta: The value of the input `beta` while calibrating.
+
+    Returns:
+        The .tflite model.
+    """
+    feeds = _feeds(calibration_images, beta)
+    return modes.quantize(export.to_tflite(model), quantization, feeds)
+
+
+class _TFLite(NamedTuple):
+    """A model as .tflite, in one piece.
+
+    Attributes:
+        float32: Not quantized.
+        whole: Quantized, what the segments are cut from.
+        before_refit: Quantized without the refit; None if there is none.
+    """
+
+    float32: bytes
+    whole: bytes
+    before_refit: bytes | None = None
+
+
+def _whole(
+    model: EPNet,
+    calibration_images: np.ndarray,
+    quantization: str,
+    fine_tuning: Labelled | None,
+    refitting: Labelled | None,
+) -> _TFLite:
+    """Converts and quantizes, with data for it fine-tuned before and refitted after."""
+    if fine_tuning is not None:
+        model = qat.fine_tune(model, *fine_tuning)
+    feeds = _feeds(calibration_images, _beta_input(model))
+    float32 = export.to_tflite(model)
+    whole = modes.quantize(float32, quantization, feeds)
+    if refitting is None:
+        return _TFLite(float32, whole)
+    fitted = refit.refit(model, whole, *refitting)
+    float32 = export.to_tflite(fitted)
+    again = modes.quantize(float32, quantization, feeds)
+    refit.check_same_main_branch(whole, again)
+    return _TFLite(float32, again, before_refit=whole)
+
+
+def _write_segments(
+    folder: pathlib.Path,
+    manifest: Manifest,
+    model: EPNet,
+    image_dtype: str,
+    segments: Sequence[slicer.Segment],
+) -> Manifest:
+    """Writes segments and manifest; gives the manifest."""
+    entries = _entries(segments, model.exit_layers, model.exit_costs.with_controllers)
+    image = dataclasses.replace(manifest.input, dtype=image_dtype)
+    manifest = dataclasses.replace(manifest, segments=entries, input=image)
+    for segment, entry in zip(segments, entries, strict=True):
+        (folder / entry.file).write_bytes(segment.content)
+    bundle.write_manifest(manifest, folder)
+    return manifest
+
+
+def _entries(
+    segments: Sequence[slicer.Segment],
+    layers: Sequence[str],
+    cumulative_macs: np.ndarray,
+) -> tuple[bundle.SegmentEntry, ...]:
+    """Describes segments for the manifest.
+
+    Args:
+        segments: From the slicer.
+        layers: The Keras layer of each exit.
+        cumulative_macs: int [exits], what leaving through each exit costs.
+
+    Returns:
+        The entries; the files are called `segment_01.tflite`, ….
+    """
+    macs = np.diff(cumulative_macs, prepend=0)
+    return tuple(
+        bundle.SegmentEntry(
+            file=f"segment_{k:02d}.tflite",
+            sha256=hashlib.sha256(segment.content).hexdigest(),
+            bytes=len(segment.content),
+            exit=k,
+            layer=layer,
+            inputs=segment.inputs,
+            outputs=segment.outputs,
+            macs=int(macs[k - 1]),
+            cumulative_macs=int(cumulative_macs[k - 1]),
+        )
+        for k, (segment, layer) in enumerate(zip(segments, layers, strict=True), 1)
+    )
+
+
+def _describe(
+    model: EPNet, quantization: str, labels: Sequence[str] | None, name: str | None
+) -> Manifest:
+    """The manifest, as far as it is known before the segments are."""
+    beta, span = _typical_beta(model), model.beta_range
+    labels = [str(c) for c in range(model.num_classes)] if labels is None else labels
+    if len(labels) != model.num_classes:
+        raise ValueError(
+            f"Expected {model.num_classes} labels, one for each class of the model. "
+            f"Received: {len(labels)} labels."
+        )
+    return Manifest(
+        format=bundle.FORMAT,
+        version=bundle.VERSION,
+        name=name or model.name,
+        input=bundle.InputSpec("image", (1, *model.image_shape), "float32", None),
+        labels=tuple(labels),
+        quantization=quantization,
+        policy=bundle.Policy(
+            "controller",
+            threshold=0.0,
+            beta=None if span else beta,
+            beta_range=(span[0], span[1]) if span else None,
+        ),
+        full_macs=model.exit_costs.full,
+        segments=(),
+        metrics=None,
+    )
+
+
+def _typical_beta(model: EPNet) -> float:
+    """The β that the policy is for; the middle, on a logarithmic scale, of a range."""
+    if model.beta_range:
+        return float(np.sqrt(np.prod(model.beta_range)))
+    if model.beta is None:
+        raise ValueError(
+            "Expected a model whose controllers are trained. "
+            f"Received: '{model.name}' with beta=None."
+        )
+    return float(model.beta)
+
+
+def _beta_input(model: EPNet) -> float | None:
+    """The β to feed the model with, if it takes one."""
+    return _typical_beta(model) if model.beta_range else None
+
+
+def _feeds(
+    images: np.ndarray, beta: float | None, dtype: str = "float32"
+) -> list[dict[str, np.ndarray]]:
+    """The whole model's inputs for each image."""
+    shared = {} if beta is None else {"beta": np.full([1, 1], beta, np.float32)}
+    return [{"image": i[np.newaxis].astype(dtype), **shared} for i in images]
+
+
+def _measure(
+    model: EPNet,
+    tflite: _TFLite,
+    folder: pathlib.Path,
+    evaluation_data: Labelled,
+    test_data: Labelled | None,
+) -> Metrics:
+    """What `epnet.json` says about answers, size and time."""
+    beta, images = _typical_beta(model), np.asarray(evaluation_data[0])
+    metrics, *test = [
+        measure.measure(model, tflite.whole, *given, beta, tflite.before_refit)
+        for given in (evaluation_data, test_data)
+        if given is not None
+    ]
+    cost = measure.cost(
+        tflite.float32, tflite.whole, folder, images, _beta_input(model)
+    )
+    return dataclasses.replace(metrics, test=test[0] if test else None, cost=cost)

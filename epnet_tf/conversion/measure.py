@@ -1,0 +1,212 @@
+"""Measures what conversion changed: answers, size and time, float against bundle."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from epnet_tf import objective
+from epnet_tf.conversion.timing import one_image, time_in_turn
+from epnet_tf.model import EPNet
+from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.runtime.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics, Time
+from epnet_tf.runtime.prediction import ExitOutputs, Prediction
+from epnet_tf.runtime.runner import SegmentRunner
+from epnet_tf.tflite import outputs, slicer
+
+# What the times in a report are compared with.
+FLOAT = "float32 model in one piece"
+_ROUNDS = (2, 30)
+# All rounds together take about so long.
+_SECONDS = 5.0
+
+
+def measure(
+    model: EPNet,
+    whole: bytes,
+    images: np.ndarray,
+    labels: np.ndarray,
+    beta: float,
+    before_refit: bytes | None = None,
+) -> Metrics:
+    """The policy with the Keras model and with a .tflite model, on the same images.
+
+    Args:
+        model: The Keras model.
+        whole: The model that a bundle's segments are cut from.
+        images: [n, h, w, c], raw values 0 to 255.
+        labels: int [n].
+        beta: The β to measure at.
+        before_refit: `whole` without the refit, if there was one.
+
+    Returns:
+        The `Metrics`, without `test` and `cost`.
+    """
+    given = beta if model.beta_range else None
+    before = None
+    if before_refit is not None:
+        before = outputs.of_tflite(before_refit, images, given)
+    return compare(
+        outputs.of_keras(model, images, given),
+        outputs.of_tflite(whole, images, given),
+        np.asarray(labels),
+        model.exit_costs.with_controllers,
+        beta,
+        before,
+    )
+
+
+def compare(
+    float_outputs: ExitOutputs,
+    bundle_outputs: ExitOutputs,
+    labels: np.ndarray,
+    macs: np.ndarray,
+    beta: float,
+    before_refit: ExitOutputs | None = None,
+) -> Metrics:
+    """Compares what two models say of the same images.
+
+    Args:
+        float_outputs: Of the Keras model.
+        bundle_outputs: Of the model that a bundle's segments are cut from.
+        labels: int [n].
+        macs: int64 [N], what leaving through each exit costs.
+        beta: Cost sensitivity, percentage points per MAC.
+        before_refit: As `bundle_outputs`, without the refit.
+
+    Returns:
+        The `Metrics`, without `test` and `cost`.
+    """
+    ours, theirs = bundle_outputs.answers(macs), float_outputs.answers(macs)
+    before = None
+    if before_refit is not None:
+        answers = before_refit.answers(macs)
+        before = BeforeRefit(
+            policy_metrics(before_refit, labels, macs, beta),
+            *_agreement(answers, theirs),
+        )
+    same_exit, same_label, same_answer = _agreement(ours, theirs)
+    shift = bundle_outputs.confidence - float_outputs.confidence
+    return Metrics(
+        float=policy_metrics(float_outputs, labels, macs, beta),
+        bundle=policy_metrics(bundle_outputs, labels, macs, beta),
+        same_exit=same_exit,
+        same_label=same_label,
+        beta=beta,
+        images=len(labels),
+        same_answer=same_answer,
+        confidence_shift=tuple(shift.mean(axis=0).tolist()),
+        lost=tuple(lost(theirs, ours, labels, len(macs), beta).tolist()),
+        before_refit=before,
+    )
+
+
+def policy_metrics(
+    exits: ExitOutputs, labels: np.ndarray, macs: np.ndarray, beta: float
+) -> PolicyMetrics:
+    """What the policy achieves with a model's outputs.
+
+    Args:
+        exits: The outputs for n images.
+        labels: int [n].
+        macs: int64 [N], what leaving through each exit costs.
+        beta: Cost sensitivity, percentage points per MAC.
+    """
+    answers = exits.answers(macs)
+    accuracy = float(np.mean(answers.label == labels))
+    mean_macs = float(np.mean(answers.macs))
+    rates = np.bincount(answers.exit - 1, minlength=len(macs)) / len(labels)
+    exit_accuracy = (exits.logits.argmax(axis=-1) == labels[:, None]).mean(axis=0)
+    return PolicyMetrics(
+        accuracy=accuracy,
+        benefit=objective.benefit(accuracy, mean_macs, beta),
+        mean_macs=mean_macs,
+        exit_rates=tuple(rates.tolist()),
+        exit_accuracy=tuple(exit_accuracy.tolist()),
+    )
+
+
+def lost(
+    before: Prediction,
+    after: Prediction,
+    labels: np.ndarray,
+    num_exits: int,
+    beta: float,
+) -> np.ndarray:
+    """The benefit lost, by the exits through which images leave now.
+
+    Args:
+        before: Answers that images had.
+        after: Answers that they have now.
+        labels: int [n].
+        num_exits: The number of exits N.
+        beta: Cost sensitivity, percentage points per MAC.
+
+    Returns:
+        float [N], percentage points; the sum is the difference of the benefits.
+    """
+    was, is_ = (
+        objective.benefit(answers.label == labels, answers.macs, beta)
+        for answers in (before, after)
+    )
+    lost_there = np.bincount(after.exit - 1, was - is_, minlength=num_exits)
+    return lost_there / len(labels)
+
+
+def cost(
+    float32: bytes,
+    whole: bytes,
+    folder: str | os.PathLike,
+    images: np.ndarray,
+    beta: float | None = None,
+) -> Cost:
+    """Size and time of a bundle against the float32 model, on one thread.
+
+    Args:
+        float32: The whole model in float32.
+        whole: The model that the bundle's segments are cut from.
+        folder: The bundle.
+        images: Images to run.
+        beta: Cost sensitivity, for a bundle whose controllers take it.
+
+    Returns:
+        The `Cost`; each round runs all contenders on the same images.
+    """
+    early, row = SegmentRunner(folder), SegmentRunner(folder)
+    row.threshold = np.inf
+    for runner in (early, row):
+        # Opens all segments, and sets beta.
+        runner.predict(images[:1], beta)
+    contenders: dict[str, Callable] = {
+        FLOAT: one_image(LiteRTModel(float32, beta=beta)),
+        f"{early.manifest.quantization} model in one piece": one_image(
+            LiteRTModel(whole, beta=beta)
+        ),
+        "all segments in a row": row.run_image,
+        "segments with early termination": early.run_image,
+    }
+    timings = time_in_turn(contenders, images, _rounds(contenders, images[0]))
+    return Cost(
+        float_bytes=sum(len(s.content) for s in slicer.slice_model(float32)),
+        bundle_bytes=sum(entry.bytes for entry in early.manifest.segments),
+        times=tuple(
+            Time(name, timing.milliseconds(50), timing.ratio(timings[FLOAT]))
+            for name, timing in timings.items()
+        ),
+    )
+
+
+def _agreement(a: Prediction, b: Prediction) -> tuple[float, float, float]:
+    """Shares of images with the same exit, the same label, and both."""
+    exits, labels = a.exit == b.exit, a.label == b.label
+    return float(exits.mean()), float(labels.mean()), float((exits & labels).mean())
+
+
+def _rounds(contenders: Mapping[str, Callable], image: np.ndarray) -> int:
+    """As many rounds as fit into the time, for a large network fewer."""
+    start = time.perf_counter()
+    for run in contenders.values():
+        run(image)
+    fit = _SECONDS / (10 * (time.perf_counter() - start))
+    return int(np.clip(fit, *_ROUNDS))

@@ -1,0 +1,144 @@
+"""The report of a conversion for reading: `report.md` and `report.png` in a bundle."""
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+from epnet_tf.conversion import report_figure
+from epnet_tf.evaluation import figures
+from epnet_tf.evaluation.markdown import table
+from epnet_tf.runtime.bundle import Manifest
+from epnet_tf.runtime.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics, measured
+
+REPORT = "report.md"
+FIGURE = "report.png"
+# Points of benefit; who loses more is warned.
+_TOLERATED = 0.5
+
+
+def write(manifest: Manifest, folder: str | os.PathLike) -> None:
+    """Writes `report.md` and `report.png` into a bundle.
+
+    Args:
+        manifest: The manifest, with metrics.
+        folder: The bundle.
+    """
+    (pathlib.Path(folder) / REPORT).write_text(text(manifest), encoding="utf-8")
+    figure = report_figure.draw(manifest)
+    figures.save(figure, pathlib.Path(folder) / FIGURE)
+
+
+def warnings(metrics: Metrics | None) -> list[str]:
+    """What the user has to know: benefit that the conversion lost.
+
+    Args:
+        metrics: From `epnet.json`.
+
+    Returns:
+        A sentence for each set of images with a drop of more than half a point.
+    """
+    sentences = []
+    for name, found in measured(metrics).items():
+        drop = found.float.benefit - found.bundle.benefit
+        lost = found.lost or ()
+        if drop > _TOLERATED and lost:
+            worst = lost.index(max(lost))
+            sentences.append(
+                f"The bundle's benefit on the {name} images is {drop:.2f} points below "
+                f"the Keras model's ({found.bundle.benefit:.2f} after "
+                f"{found.float.benefit:.2f}); {lost[worst]:.2f} of them are lost "
+                f"by images that leave through exit {worst + 1}."
+            )
+    return sentences
+
+
+def text(manifest: Manifest) -> str:
+    """The report.
+
+    Args:
+        manifest: The manifest, with metrics.
+
+    Returns:
+        Markdown.
+    """
+    sections = [f"# {manifest.name}: float32 and {manifest.quantization}\n"]
+    sections += [f"**{sentence}**\n" for sentence in warnings(manifest.metrics)]
+    for name, metrics in measured(manifest.metrics).items():
+        sections += [
+            f"## {metrics.images:,} {name} images, β = {metrics.beta:g}\n",
+            _policies(manifest, metrics),
+            _exits(manifest, metrics),
+        ]
+    if manifest.metrics and manifest.metrics.cost:
+        sections += ["## Size and time\n", _cost(manifest.metrics.cost)]
+    sections.append(f"![Accuracy, exit rates and confidence by exit]({FIGURE})\n")
+    return "\n".join(sections)
+
+
+def _policies(manifest: Manifest, metrics: Metrics) -> str:
+    head = ["", "accuracy", "benefit", "mean MACs", "of full"]
+    rows = [[*_policy(manifest, "Keras model, float32", metrics.float), "", "", ""]]
+    if metrics.before_refit:
+        before = metrics.before_refit
+        rows.append(_policy(manifest, "bundle before refit", before.bundle, before))
+    rows.append(_policy(manifest, "bundle", metrics.bundle, metrics))
+    return table([*head, "same exit", "same label", "both"], rows)
+
+
+def _policy(
+    manifest: Manifest,
+    name: str,
+    policy: PolicyMetrics,
+    same: Metrics | BeforeRefit | None = None,
+) -> list[str]:
+    agreement = (same.same_exit, same.same_label, same.same_answer) if same else ()
+    return [
+        name,
+        f"{policy.accuracy:.2%}",
+        f"{policy.benefit:.2f}",
+        f"{policy.mean_macs / 1e6:.2f} M",
+        f"{policy.mean_macs / manifest.full_macs:.1%}",
+        *("" if share is None else f"{share:.1%}" for share in agreement),
+    ]
+
+
+def _exits(manifest: Manifest, metrics: Metrics) -> str:
+    head = ["exit", "after", "accuracy, float32", "bundle", "exit rate, float32"]
+    head += ["bundle", "confidence shift (points)", "benefit lost (points)"]
+    return table(head, list(_exit_rows(manifest, metrics)))
+
+
+def _exit_rows(manifest: Manifest, metrics: Metrics) -> Iterator[list[str]]:
+    ours, theirs = metrics.bundle, metrics.float
+    shift, lost = metrics.confidence_shift or (), metrics.lost or ()
+    columns = zip(
+        manifest.segments,
+        theirs.exit_accuracy or (),
+        ours.exit_accuracy or (),
+        theirs.exit_rates,
+        ours.exit_rates,
+        shift,
+        lost,
+        strict=True,
+    )
+    for segment, *shares, moved, less in columns:
+        yield [
+            str(segment.exit),
+            f"`{segment.layer}`",
+            *(f"{share:.2%}" for share in shares),
+            f"{100 * moved:+.2f}",
+            f"{less:+.3f}",
+        ]
+
+
+def _cost(cost: Cost) -> str:
+    rows = [
+        [time.name, f"{time.milliseconds:.3f} ms", f"{time.ratio:.2f}"]
+        for time in cost.times
+    ]
+    return (
+        f"{cost.bundle_bytes / 1e6:.2f} MB, "
+        f"{cost.bundle_bytes / cost.float_bytes:.2f} of the same segments in float32. "
+        "Time for an image on one thread, median; all ran in turn.\n\n"
+        + table(["", "time", "of float32"], rows)
+    )

@@ -1,1 +1,0 @@
-"""From a Keras model to segments that stop early: convert, slice, bundle, run."""

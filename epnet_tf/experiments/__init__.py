@@ -1,0 +1,1 @@
+"""What train.py and evaluate.py conduct: configuration, stages, cases, studies."""

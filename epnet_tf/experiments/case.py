@@ -1,0 +1,241 @@
+"""What an evaluation works on: data, a trained network, states, controllers."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from epnet_tf import data, policies
+from epnet_tf.experiments.plans import Plan, plan_for
+from epnet_tf.files import write_whole
+from epnet_tf.model import EPNet, ExitStates, compute_states
+from epnet_tf.policies.learned import ControllerWeights
+from epnet_tf.training import train_controllers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A trained network on a data set.
+
+    Attributes:
+        dataset: The data set.
+        model: The `EPNet` with trained classifiers.
+        plan: What is evaluated.
+        unseen: States of training images (of `Dataset.unseen`).
+        train: States that controllers are trained on: `unseen`, and as the plan says,
+            `validation` among them.
+        validation: States that everything is tuned on.
+        test: States for the scores.
+        folder: Where trained controllers are kept.
+        recipe: What the controllers depend on, besides β and seed.
+        controller_epochs: Passes over the training states.
+        seeds: Trainings of the controllers to average.
+    """
+
+    dataset: data.Dataset
+    model: EPNet
+    plan: Plan
+    unseen: ExitStates
+    train: ExitStates
+    validation: ExitStates
+    test: ExitStates
+    folder: pathlib.Path
+    recipe: dict
+    controller_epochs: int = 10
+    seeds: int = 3
+
+
+def load_case(
+    workdir: str | os.PathLike,
+    data_dir: str | None = None,
+    betas: tuple[float, ...] = (),
+    seeds: int = 3,
+    verbose="auto",
+) -> Case:
+    """Loads what `train.py` left in a folder, and computes the exit states.
+
+    Args:
+        workdir: Folder with `config.json` and `classifiers.keras`.
+        data_dir: Folder of the data sets' files (see `epnet_tf.data.load_dataset`).
+        betas: Cost sensitivities instead of the plan's.
+        seeds: Trainings of the controllers to average.
+        verbose: As in `keras.Model.predict`.
+
+    Returns:
+        The `Case`.
+
+    Raises:
+        ValueError: If the folder has no trained classifiers.
+    """
+    workdir = pathlib.Path(workdir)
+    model_file, config_file = workdir / "classifiers.keras", workdir / "config.json"
+    if not (model_file.is_file() and config_file.is_file()):
+        raise ValueError(
+            "Expected a folder with classifiers.keras and config.json, as train.py "
+            f"leaves it. Received: '{workdir}'."
+        )
+    # Those for other β do not replace the usual ones, which may be committed.
+    folder = "-".join(["controllers", *(f"{beta:g}" for beta in betas)])
+    config = json.loads(config_file.read_text())
+    dataset = data.load_dataset(config["dataset"], data_dir, config["seed"])
+    if config["dataset"].endswith(".npz"):
+        betas = betas or tuple(config["betas"])
+    plan = plan_for(config["dataset"], betas)
+    model = keras.saving.load_model(model_file)
+    draws = (dataset.unseen(draw) for draw in range(plan.draws))
+    validation, test, *unseen = (
+        compute_states(model, split.images, split.labels, verbose=verbose)
+        for split in (dataset.validation, dataset.test, *draws)
+    )
+    return Case(
+        dataset,
+        model,
+        plan,
+        mixed(unseen),
+        mixed([*unseen, *[validation] * plan.validation_repeats]),
+        validation,
+        test,
+        folder=workdir / folder,
+        recipe={
+            "states": "unseen" if plan.draws == 1 else f"unseen {plan.draws} times",
+            "classifiers": hashlib.sha256(model_file.read_bytes()).hexdigest(),
+            "validation_repeats": plan.validation_repeats,
+        },
+        controller_epochs=-(-config["schedule"]["controller_epochs"] // plan.draws),
+        seeds=seeds,
+    )
+
+
+def load_range_model(workdir: str | os.PathLike) -> EPNet:
+    """Loads the one model for a range of β from a folder of `train.py`.
+
+    Args:
+        workdir: The folder.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    file = pathlib.Path(workdir) / "model.keras"
+    if not file.is_file():
+        raise ValueError(
+            "Expected a folder with model.keras, as train.py --beta_range leaves it, "
+            f"to keep a budget with. Received: '{workdir}'."
+        )
+    return keras.saving.load_model(file)
+
+
+def mixed(parts: Sequence[ExitStates]) -> ExitStates:
+    """The states of all parts, in random order."""
+    joined = ExitStates(
+        tuple(np.concatenate(p) for p in zip(*(s.pooled for s in parts), strict=True)),
+        np.concatenate([s.logits for s in parts]),
+        np.concatenate([s.labels for s in parts]),
+    )
+    return joined.take(np.random.default_rng(0).permutation(len(joined)))
+
+
+def trained_controllers(
+    case: Case, name: str, model: EPNet | None = None, betas: tuple[float, ...] = ()
+) -> tuple[list[list[ControllerWeights]], float]:
+    """Controllers for some β from all seeds, trained now or as they were kept.
+
+    What is kept, and scored, is rounded to half precision: a third of a megabyte for
+    one β and three seeds.
+
+    Args:
+        case: The case.
+        name: Name of the files.
+        model: The `EPNet` whose controllers are meant, if not the case's.
+        betas: Cost sensitivities; by default all of the plan.
+
+    Returns:
+        For each β, for each seed, the weights; and the seconds that a training of all
+        β took.
+    """
+    model, betas = model or case.model, betas or case.plan.all_betas
+    found = []
+    for seed in range(case.seeds):
+        recipe = case.recipe | {
+            "betas": betas,
+            "seed": seed,
+            "epochs": case.controller_epochs,
+            "controller": model.get_config()["controller"],
+        }
+        file = case.folder / f"{name}-{seed}.npz"
+        text = json.dumps(recipe, sort_keys=True)
+        if _recipe(file) != text:
+            _write(file, text, *_train(case, model, betas, seed))
+        found.append(_read(file))
+    weights = [list(of_seeds) for of_seeds in zip(*(w for w, _ in found), strict=True)]
+    return weights, float(np.median([seconds for _, seconds in found]))
+
+
+def kept_controllers(
+    folder: str | os.PathLike, name: str, seed: int
+) -> dict[float, ControllerWeights]:
+    """Controllers as they were kept, whatever they were trained on.
+
+    Args:
+        folder: The case's folder for controllers.
+        name: As in `trained_controllers`.
+        seed: The seed.
+
+    Returns:
+        For each β the weights.
+    """
+    file = pathlib.Path(folder) / f"{name}-{seed}.npz"
+    weights, _ = _read(file)
+    return dict(zip(json.loads(_recipe(file))["betas"], weights, strict=True))
+
+
+def _train(case, model, betas, seed) -> tuple[list[ControllerWeights], float]:
+    start = time.perf_counter()
+    sweep = train_controllers(
+        model, case.train, betas, seed, case.controller_epochs, verbose=0
+    )
+    seconds = time.perf_counter() - start
+    weights = []
+    for i in range(len(betas)):
+        sweep.assign(i)
+        weights.append(policies.controller_weights(model))
+    return weights, seconds
+
+
+def _write(file, recipe: str, weights: list[ControllerWeights], seconds: float):
+    arrays: dict = {
+        f"{i}/{exit_number}/{kind}/{k}": array.astype("float16") if not kind else array
+        for i, of_beta in enumerate(weights)
+        for exit_number, of_exit in enumerate(of_beta)
+        for kind, of_kind in enumerate(of_exit)
+        for k, array in enumerate(of_kind)
+    }
+    with write_whole(file) as path, path.open("wb") as stream:
+        np.savez_compressed(stream, recipe=recipe, seconds=seconds, **arrays)
+
+
+def _recipe(file: pathlib.Path) -> str:
+    """What the controllers in a file were trained by; empty if there is no file."""
+    if not file.exists():
+        return ""
+    with np.load(file) as kept:
+        return str(kept["recipe"])
+
+
+def _read(file: pathlib.Path) -> tuple[list[ControllerWeights], float]:
+    """What was written, in single precision: for each β the weights; the seconds."""
+    weights: dict[int, dict[int, tuple[list, list]]] = {}
+    with np.load(file) as kept:
+        for key in kept.files:
+            if "/" in key:
+                i, exit_number, kind, _ = map(int, key.split("/"))
+                array = kept[key]
+                of_exit = weights.setdefault(i, {}).setdefault(exit_number, ([], []))
+                of_exit[kind].append(array if kind else array.astype("float32"))
+        seconds = float(kept["seconds"])
+    return [list(of_beta.values()) for of_beta in weights.values()], seconds

@@ -1,0 +1,222 @@
+"""Refit: heads fitted again to what the quantized main branch computes.
+
+Quantization moves confidences more than labels: rounding shifts the features that an
+exit pools, for all images alike, and the policy, trained on float states, leaves
+elsewhere. So the exit states of the training images are computed again with the model
+that is shipped. Classifiers are corrected to give the logits that they gave before,
+and controllers go on training on these states, from where they were: trained from the
+start they would be as good, but leave through other exits. The main branch, and the
+last exit's classifier, which is the network itself, stay as they are, byte for byte.
+"""
+
+import keras
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from epnet_tf.model import EPNet
+from epnet_tf.model.states import ExitStates
+from epnet_tf.model.states import compute_states as compute_float_states
+from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.runtime.prediction import numbered
+from epnet_tf.tflite import flatbuffer, outputs
+from epnet_tf.tflite.flatbuffer import Graph
+from epnet_tf.training.controllers import ControllerTrainer
+
+# Images on which classifiers are corrected: some 500 features need no more.
+_CORRECTION_IMAGES = 10_000
+# Pull towards no correction, as a share of the features' mean variance.
+_RIDGE = 1e-3
+# A thirtieth of what controllers start to train with: they have arrived already.
+_LEARNING_RATE = 1e-4
+_EPOCHS = 2
+_BATCH_SIZE = 512
+
+
+def refit(
+    model: EPNet, whole: bytes, images: np.ndarray, labels: np.ndarray, seed: int = 0
+) -> EPNet:
+    """Fits classifiers and controllers to a quantized model's features.
+
+    Args:
+        model: The model, which is left as it is.
+        whole: It as .tflite, quantized.
+        images: Training images, [n, h, w, c], raw values 0 to 255.
+        labels: int [n].
+        seed: Of the images that classifiers are corrected on, and of the order in
+            which controllers see the states, dropout and the β drawn.
+
+    Returns:
+        A new `EPNet`, to be converted and quantized in the same way.
+    """
+    # Before the copy is built, whose dropout draws its own seeds.
+    keras.utils.set_random_seed(seed)
+    images, labels = np.asarray(images), np.asarray(labels).reshape(-1)
+    states = compute_states(whole, images, labels)
+    some = np.random.default_rng(seed).permutation(len(images))[:_CORRECTION_IMAGES]
+    wanted = compute_float_states(model, images[some], labels[some], verbose=0)
+    fitted = EPNet.from_config(model.get_config())
+    fitted.set_weights(model.get_weights())
+    states = _correct_classifiers(fitted, states, some, wanted.logits)
+    _train_controllers(fitted, states, seed)
+    return fitted
+
+
+def compute_states(whole: bytes, images, labels) -> ExitStates:
+    """Exit states of a whole .tflite model: what its controllers see of images.
+
+    Args:
+        whole: The model, of any quantization, with the outputs of an `EPNet`.
+        images: [n, h, w, c], raw values 0 to 255.
+        labels: int [n].
+
+    Returns:
+        The `ExitStates`; quantized features are given by the values they stand for.
+    """
+    graph = flatbuffer.read(whole)
+    names = numbered(graph.outputs, "logits")
+    logits = {name: graph.outputs[name] for name in names}
+    pooled = {f"pooled {name}": _pooled(graph, logits[name]) for name in names[:-1]}
+    made = logits | pooled
+    inputs = {"image": graph.inputs["image"]}
+    part = flatbuffer.extract(graph, graph.ancestors(made.values()), inputs, made)
+    found = outputs.run(LiteRTModel(part), images)
+    return ExitStates(
+        tuple(_real_values(graph, t, found[name]) for name, t in pooled.items()),
+        np.stack([found[name] for name in names], axis=1),
+        np.asarray(labels).reshape(-1),
+    )
+
+
+def check_same_main_branch(before: bytes, after: bytes) -> None:
+    """Checks that two .tflite models have the same main branch, byte for byte.
+
+    Raises:
+        ValueError: If constants or quantization of an operator before the pooled
+            features differ.
+    """
+    if main_branch(before) != main_branch(after):
+        raise ValueError(
+            "The refit changed the main branch, which it must not: converting and "
+            "quantizing this model again does not give the same constants."
+        )
+
+
+def main_branch(whole: bytes) -> list[bytes]:
+    """Constants and quantization of the main branch.
+
+    Args:
+        whole: A model with the outputs of an `EPNet`.
+
+    Returns:
+        Those of all tensors up to the pooled features, as their operators run.
+    """
+    graph = flatbuffer.read(whole)
+    names = numbered(graph.outputs, "logits")
+    pooled = [_pooled(graph, graph.outputs[name]) for name in names]
+    content = []
+    for index in sorted(graph.ancestors(pooled)):
+        operator = graph.operators[index]
+        for number in [t for t in (*operator.inputs, *operator.outputs) if t >= 0]:
+            tensor = graph.tensors[number]
+            data = graph.model.buffers[tensor.buffer].data
+            content.append(b"" if data is None else bytes(data))
+            if tensor.quantization is not None:
+                found = tensor.quantization.scale, tensor.quantization.zeroPoint
+                content += [b"" if v is None else np.array(v).tobytes() for v in found]
+    return content
+
+
+def _correct_classifiers(
+    model: EPNet, states: ExitStates, some: np.ndarray, wanted: np.ndarray
+) -> ExitStates:
+    """Lets the classifiers of all exits but the last give wanted logits.
+
+    Args:
+        model: Its classifiers are changed.
+        states: What the quantized main branch gives.
+        some: Indices of images to do so on.
+        wanted: The logits for them, [n, N, classes].
+
+    Returns:
+        `states` with the logits of the corrected classifiers.
+    """
+    logits = states.logits.copy()
+    for i, pooled in enumerate(states.pooled):
+        classifier = model.get_layer(f"logits_{i + 1:02d}")
+        kernel, bias = (w.numpy() for w in classifier.weights)
+        kernel, bias = corrected(kernel, bias, pooled[some], wanted[:, i])
+        classifier.set_weights([kernel, bias])
+        logits[:, i] = pooled @ kernel + bias
+    return ExitStates(states.pooled, logits, states.labels)
+
+
+def corrected(
+    kernel: np.ndarray, bias: np.ndarray, features: np.ndarray, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The dense layer nearest to a given one that gives wanted outputs.
+
+    By least squares, with a pull towards the kernel that there is.
+
+    Args:
+        kernel: [c, k].
+        bias: [k].
+        features: The layer's inputs, [n, c].
+        wanted: The outputs to give, [n, k].
+
+    Returns:
+        Kernel and bias, float32.
+    """
+    features = features.astype("float64")
+    mean, missing = features.mean(axis=0), wanted - (features @ kernel + bias)
+    centred, average = features - mean, missing.mean(axis=0)
+    covariance = centred.T @ centred / len(features)
+    # The least number keeps features that never change from dividing by zero.
+    pull = _RIDGE * np.trace(covariance) / len(covariance) + 1e-12
+    change = np.linalg.solve(
+        covariance + pull * np.eye(len(covariance)),
+        centred.T @ (missing - average) / len(features),
+    )
+    bias = bias + average - mean @ change
+    return (kernel + change).astype("float32"), bias.astype("float32")
+
+
+def _train_controllers(model: EPNet, states: ExitStates, seed: int) -> None:
+    """Trains the controllers on, for the β or the range that they are for.
+
+    Batch normalizations stay as they are: statistics taken from the last batches again
+    would alone send images through other exits.
+    """
+    trainer = ControllerTrainer(model, None if model.beta_range else model.beta, seed)
+    for controller in trainer.controllers:
+        for layer in controller.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+    steps = _EPOCHS * -(-len(states) // _BATCH_SIZE)
+    learning_rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps)
+    trainer.compile(keras.optimizers.AdamW(learning_rate, weight_decay=1e-2))
+    trainer.fit(
+        states.inputs,
+        states.labels,
+        batch_size=_BATCH_SIZE,
+        epochs=_EPOCHS,
+        verbose=0,
+    )
+
+
+def _pooled(graph: Graph, logits: int) -> int:
+    """The tensor that an exit's classifier reads."""
+    codes = graph.model.operatorCodes
+    dense = schema.BuiltinOperator.FULLY_CONNECTED
+    operator = graph.operators[graph.producers[logits]]
+    while codes[operator.opcodeIndex].builtinCode != dense:
+        operator = graph.operators[graph.producers[operator.inputs[0]]]
+    return operator.inputs[0]
+
+
+def _real_values(graph: Graph, tensor: int, values: np.ndarray) -> np.ndarray:
+    """The real values, float32, that a tensor's integers stand for."""
+    if values.dtype == np.float32:
+        return values
+    found = graph.tensors[tensor].quantization
+    shifted = values.astype(np.float32) - np.float32(found.zeroPoint[0])
+    return shifted * np.float32(found.scale[0])

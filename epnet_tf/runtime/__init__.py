@@ -1,0 +1,1 @@
+"""What runs on a device: bundles, segments, answers. Needs NumPy and LiteRT alone."""

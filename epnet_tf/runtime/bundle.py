@@ -1,0 +1,245 @@
+"""A bundle: a folder with the segments of one model and `epnet.json` about them."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from epnet_tf.runtime import typed_json
+from epnet_tf.runtime.metrics import Metrics
+
+MANIFEST = "epnet.json"
+FORMAT = "epnet-bundle"
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """How real values became integers: value = scale · (integer - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """The image input.
+
+    Attributes:
+        name: `image`.
+        shape: [1, height, width, channels].
+        dtype: NumPy's name of the first segment's input type.
+        quantization: How raw pixel values become that type; None leaves them.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    quantization: Quantization | None
+
+    def check(self, images) -> np.ndarray:
+        """Checks images, batch first, that are to be classified.
+
+        Args:
+            images: uint8 or floats within 0 to 255, [n, height, width, channels].
+
+        Returns:
+            The images as an array.
+
+        Raises:
+            ValueError: If shape, type or values are others.
+        """
+        images = np.asarray(images)
+        wanted = f"images of shape [n, {', '.join(map(str, self.shape[1:]))}]"
+        if images.ndim != 4 or images.shape[1:] != self.shape[1:]:
+            raise ValueError(
+                f"Expected {wanted}. Received: shape {list(images.shape)}."
+            )
+        if images.dtype == np.uint8 or not images.size:
+            return images
+        if not np.issubdtype(images.dtype, np.floating):
+            raise ValueError(
+                f"Expected {wanted}, uint8 or float. Received: {images.dtype}."
+            )
+        low, high = images.min(), images.max()
+        # NaN compares as False.
+        if not (low >= 0 and high <= 255):
+            found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}"
+            raise ValueError(
+                f"Expected {wanted} with raw pixel values 0 to 255. Received: {found}."
+            )
+        return images
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """When to stop: where an exit's stop logit exceeds `threshold`.
+
+    Attributes:
+        type: `controller`.
+        threshold: Of the stop logit.
+        beta: Cost sensitivity that the controllers were trained for, percentage points
+            per MAC.
+        beta_range: Instead of `beta`: lowest and highest value of the input `beta`.
+    """
+
+    type: str
+    threshold: float
+    beta: float | None = None
+    beta_range: tuple[float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentEntry:
+    """One segment's file, and what it adds.
+
+    Attributes:
+        file: Name of the file in the bundle.
+        sha256: Of its contents, in hexadecimal.
+        bytes: Its size.
+        exit: The exit that it ends in, counted from 1.
+        layer: The Keras layer that the exit is placed behind.
+        inputs: Names of its inputs.
+        outputs: Names of its outputs.
+        macs: Multiply-adds of this segment.
+        cumulative_macs: Multiply-adds of this and all earlier ones.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    exit: int
+    layer: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    macs: int
+    cumulative_macs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What `epnet.json` says.
+
+    Attributes:
+        format: `epnet-bundle`.
+        version: Of the format.
+        name: Of the model.
+        input: The image input.
+        labels: Class names.
+        quantization: The quantization mode.
+        policy: When to stop.
+        full_macs: Multiply-adds of the plain network, without exits.
+        segments: In the order in which they run.
+        metrics: Measured while converting; None if there was nothing to measure on.
+    """
+
+    format: str
+    version: int
+    name: str
+    input: InputSpec
+    labels: tuple[str, ...]
+    quantization: str
+    policy: Policy
+    full_macs: int
+    segments: tuple[SegmentEntry, ...]
+    metrics: Metrics | None
+
+    @property
+    def cumulative_macs(self) -> np.ndarray:
+        """int64 [exits], what leaving through each exit costs."""
+        return np.array([s.cumulative_macs for s in self.segments], np.int64)
+
+
+def write_manifest(manifest: Manifest, folder: str | os.PathLike) -> None:
+    """Writes `epnet.json` into a folder."""
+    text = json.dumps(typed_json.encode(manifest), indent=2, ensure_ascii=False)
+    (pathlib.Path(folder) / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: str | os.PathLike) -> Manifest:
+    """Reads a bundle's `epnet.json`.
+
+    Args:
+        folder: The bundle.
+
+    Returns:
+        The `Manifest`.
+
+    Raises:
+        ValueError: If this is no bundle, or one of another format or version.
+    """
+    path = pathlib.Path(folder) / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"Expected a bundle, a folder with {MANIFEST}. Received: {folder}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} does not describe a bundle of format '{FORMAT}'.")
+    if content.get("version") != VERSION:
+        raise ValueError(
+            f"Expected a bundle of version {VERSION}. "
+            f"Received: version {content.get('version')} in {path}"
+        )
+    manifest = typed_json.decode(Manifest, content, MANIFEST)
+    _check(manifest, path)
+    return manifest
+
+
+def read_segment(folder: str | os.PathLike, entry: SegmentEntry) -> bytes:
+    """Reads one segment and verifies that it is the one that was written.
+
+    Args:
+        folder: The bundle.
+        entry: The segment's entry in the manifest.
+
+    Returns:
+        The .tflite model.
+
+    Raises:
+        ValueError: If the file is missing, or its contents are others.
+    """
+    path = pathlib.Path(folder) / entry.file
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"The bundle's segment {path} is missing.") from None
+    if len(content) != entry.bytes:
+        raise ValueError(
+            f"The bundle's segment {path} is truncated or altered: it has "
+            f"{len(content)} bytes instead of {entry.bytes}."
+        )
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise ValueError(
+            f"The bundle's segment {path} is altered: its sha256 is not the one in "
+            f"{MANIFEST}."
+        )
+    return content
+
+
+def _check(manifest: Manifest, path: pathlib.Path) -> None:
+    """Refuses what the types alone let pass, and what cannot be run yet."""
+    problem = None
+    if not manifest.segments:
+        problem = "it lists no segments"
+    elif any(pathlib.PurePath(s.file).name != s.file for s in manifest.segments):
+        problem = "a segment's file is outside the bundle"
+    elif manifest.policy.type != "controller":
+        problem = f"its policy is of unknown type '{manifest.policy.type}'"
+    elif (manifest.policy.beta is None) == (manifest.policy.beta_range is None):
+        problem = "its policy has not exactly one of beta and beta_range"
+    elif manifest.input.quantization or manifest.input.dtype not in (
+        "float32",
+        "uint8",
+    ):
+        problem = f"its input is {manifest.input.dtype}, not float32 or uint8"
+    elif len(manifest.input.shape) != 4:
+        problem = f"its input has shape {list(manifest.input.shape)}"
+    if problem:
+        raise ValueError(f"{path} cannot be used: {problem}.")

@@ -1,0 +1,1 @@
+"""The graph inside a .tflite model: from Keras, read, cut, compared."""

@@ -1,0 +1,131 @@
+"""Cuts a multi-exit .tflite model into one segment per exit.
+
+Segment k holds the operators that exit k's outputs depend on, less those of earlier
+segments. The cut is made in the finished model, quantized or not, so that the segments
+in a row compute, bit for bit, what the whole model computes.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from epnet_tf.tflite import flatbuffer
+from epnet_tf.tflite.flatbuffer import Graph
+
+
+class Segment(NamedTuple):
+    """One piece of the sliced model.
+
+    Attributes:
+        content: The .tflite model.
+        inputs: Names of what it reads: `image`, `beta`, and tensors that earlier
+            segments have made.
+        outputs: Names of what it makes: the exit's `logits_NN` and, but for the last
+            one, `stop_NN`, then what later segments read.
+    """
+
+    content: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def slice_model(content: bytes) -> list[Segment]:
+    """Slices a .tflite model with outputs `logits_01`, `stop_01`, … `logits_NN`.
+
+    A tensor that crosses a cut is named `features_03_1`: the first such tensor that
+    segment 3 makes. If it is an output of the model it keeps that name.
+
+    Args:
+        content: The whole model, of any quantization, with static shapes.
+
+    Returns:
+        The segments, in the order in which they run.
+
+    Raises:
+        ValueError: If the outputs are not named so, or an exit needs nothing that
+            the exits before it have not computed.
+    """
+    graph = flatbuffer.read(content)
+    outputs = _exits(graph)
+    stages = _stages(graph, outputs)
+    made = [{t for o in stage for t in graph.operators[o].outputs} for stage in stages]
+    read = [
+        (_read(graph, stage, own_outputs.values()) & graph.variable) - own
+        for stage, own_outputs, own in zip(stages, outputs, made, strict=True)
+    ]
+    names = {
+        tensor: name for name, tensor in [*graph.inputs.items(), *graph.outputs.items()]
+    }
+    segments = []
+    for k, (stage, own_outputs) in enumerate(zip(stages, outputs, strict=True)):
+        later = set().union(*read[k + 1 :])
+        crossing = sorted(
+            made[k] & later - set(own_outputs.values()), key=graph.producers.__getitem__
+        )
+        for number, tensor in enumerate(crossing, start=1):
+            names.setdefault(tensor, f"features_{k + 1:02d}_{number}")
+        segment_inputs = dict(sorted((names[t], t) for t in read[k]))
+        segment_outputs = own_outputs | {names[t]: t for t in crossing}
+        segments.append(
+            Segment(
+                flatbuffer.extract(graph, stage, segment_inputs, segment_outputs),
+                tuple(segment_inputs),
+                tuple(segment_outputs),
+            )
+        )
+    return segments
+
+
+def _exits(graph: Graph) -> list[dict[str, int]]:
+    """The outputs of each exit, name to tensor."""
+    numbers = sorted(
+        int(match[1])
+        for name in graph.outputs
+        if (match := re.fullmatch(r"logits_(\d+)", name))
+    )
+    wanted = [
+        [n for n in (f"logits_{k:02d}", f"stop_{k:02d}") if n in graph.outputs]
+        for k in numbers
+    ]
+    if numbers != list(range(1, len(numbers) + 1)) or sorted(
+        name for names in wanted for name in names
+    ) != sorted(graph.outputs):
+        raise ValueError(
+            "Expected a model with outputs logits_01, stop_01, ..., logits_NN. "
+            f"Received: outputs {sorted(graph.outputs)}."
+        )
+    return [{name: graph.outputs[name] for name in names} for names in wanted]
+
+
+def _stages(graph: Graph, outputs: list[dict[str, int]]) -> list[set[int]]:
+    """The operators of each segment.
+
+    Operators that the image does not reach are put into every segment that needs what
+    they make: constants, and what is computed from `beta`, do not cross cuts.
+    """
+    image = {tensor for name, tensor in graph.inputs.items() if name != "beta"}
+    follows_image = graph.dependents(image)
+    stages: list[set[int]] = []
+    done: set[int] = set()
+    for number, own_outputs in enumerate(outputs, start=1):
+        needed = graph.ancestors(own_outputs.values())
+        new = {
+            o
+            for o in needed - done
+            if not follows_image.isdisjoint(graph.operators[o].outputs)
+        }
+        if not new:
+            raise ValueError(
+                f"Expected exit {number} to need more than the exits before it have "
+                "computed. Received: exits in an order in which they cannot run."
+            )
+        done |= new
+        apart = _read(graph, new, own_outputs.values()) - follows_image
+        stages.append(new | graph.ancestors(apart))
+    return stages
+
+
+def _read(graph: Graph, stage: set[int], outputs: Iterable[int]) -> set[int]:
+    """The tensors that operators read, or that must be there in the end."""
+    reads = {t for o in stage for t in graph.operators[o].inputs}
+    return reads | set(outputs)

@@ -22,7 +22,6 @@ class LiteRTModel:
     Args:
         content: The model, with one signature.
         num_threads: Threads that one call may use.
-        beta: The value of the input `beta`, for a model that has it.
 
     Attributes:
         inputs: The memory of each input, by name, to write to.
@@ -30,15 +29,13 @@ class LiteRTModel:
         invoke: Runs the model once.
     """
 
-    def __init__(self, content: bytes, num_threads: int = 1, beta: float | None = None):
+    def __init__(self, content: bytes, num_threads: int = 1):
         self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         self._interpreter.allocate_tensors()
         signature = self._interpreter.get_signature_runner()
         self.inputs = self._memory(signature.get_input_details())
         self.outputs = self._memory(signature.get_output_details())
         self.invoke = self._interpreter.invoke
-        if beta is not None:
-            self.inputs["beta"][...] = beta
 
     def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the model once.

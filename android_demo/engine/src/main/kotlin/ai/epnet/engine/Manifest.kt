@@ -12,6 +12,7 @@ package ai.epnet.engine
  * @property betaRange cost sensitivities that the controllers take as an input, or null.
  * @property fullMacs MACs of the plain network with its one classifier.
  * @property segments the parts of the model, in the order in which they run.
+ * @property model the whole model in one file, for a [OneFileClassifier], or null.
  */
 class Manifest internal constructor(
     val name: String,
@@ -23,6 +24,7 @@ class Manifest internal constructor(
     val betaRange: ClosedRange<Double>?,
     val fullMacs: Long,
     val segments: List<SegmentSpec>,
+    val model: ModelSpec?,
 ) {
     /** Number of exits, which is the number of segments. */
     val numExits: Int get() = segments.size
@@ -33,6 +35,20 @@ class Manifest internal constructor(
     /** The exit at which every image leaves at the latest. */
     val lastExit: Int get() = segments.last().exit
 }
+
+/** A file of a bundle, as the manifest knows it. */
+interface FileSpec {
+    val file: String
+    val sha256: String
+    val bytes: Long
+}
+
+/** The whole model in one file, which stops by itself. */
+class ModelSpec internal constructor(
+    override val file: String,
+    override val sha256: String,
+    override val bytes: Long,
+) : FileSpec
 
 /** Type of the model's image tensor. */
 enum class PixelType(val bytes: Int) { FLOAT32(4), UINT8(1), INT8(1) }
@@ -65,16 +81,16 @@ class InputSpec internal constructor(
  * @property cumulativeMacs multiply-adds up to and with this exit.
  */
 class SegmentSpec internal constructor(
-    val file: String,
-    val sha256: String,
-    val bytes: Long,
+    override val file: String,
+    override val sha256: String,
+    override val bytes: Long,
     val exit: Int,
     val layer: String,
     val inputs: List<String>,
     val outputs: List<String>,
     val macs: Long,
     val cumulativeMacs: Long,
-) {
+) : FileSpec {
     internal val logitsName: String get() = "logits_%02d".format(java.util.Locale.ROOT, exit)
     internal val stopName: String get() = "stop_%02d".format(java.util.Locale.ROOT, exit)
 }

@@ -36,6 +36,7 @@ internal fun readManifest(text: String, where: String): Manifest {
         betaRange = betaRange,
         fullMacs = json.wholeNumber("full_macs"),
         segments = segments,
+        model = json.fieldsOrNull("model")?.let(::readModel),
     )
 }
 
@@ -84,18 +85,29 @@ private fun readBetaRange(policy: JsonFields): ClosedRange<Double>? {
     return range[0]..range[1]
 }
 
-private fun readSegment(json: JsonFields): SegmentSpec {
+private fun readModel(json: JsonFields): ModelSpec =
+    ModelSpec(readFileName(json), readSha256(json), json.wholeNumber("bytes"))
+
+private fun readFileName(json: JsonFields): String {
     val file = json.text("file")
     if (!PLAIN_FILE_NAME.matches(file)) {
         throw fault(json.at("file"), file, "the name of a file in the bundle")
     }
+    return file
+}
+
+private fun readSha256(json: JsonFields): String {
     val sha256 = json.text("sha256")
     if (!SHA256.matches(sha256)) {
         throw fault(json.at("sha256"), sha256, "64 hexadecimal digits")
     }
-    return SegmentSpec(
-        file = file,
-        sha256 = sha256,
+    return sha256
+}
+
+private fun readSegment(json: JsonFields): SegmentSpec =
+    SegmentSpec(
+        file = readFileName(json),
+        sha256 = readSha256(json),
         bytes = json.wholeNumber("bytes"),
         exit = json.wholeNumber("exit").toInt(),
         layer = json.text("layer"),
@@ -104,7 +116,6 @@ private fun readSegment(json: JsonFields): SegmentSpec {
         macs = json.wholeNumber("macs"),
         cumulativeMacs = json.wholeNumber("cumulative_macs"),
     )
-}
 
 /** Exits rise from at least 1, and the cumulative MACs are the sums of the MACs. */
 private fun checkSegments(segments: List<SegmentSpec>, where: String) {

@@ -1,0 +1,112 @@
+package ai.epnet.engine
+
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import org.tensorflow.lite.Interpreter
+
+/**
+ * Classifies images with the bundle's model in one file, which stops by itself: the same
+ * answers as [EarlyExitClassifier]'s, by one call of TFLite.
+ *
+ * ```
+ * OneFileClassifier.open(AssetFiles(context.assets, "bundles/maxmin")).use { classifier ->
+ *     val answer = classifier.classify(pixels)
+ *     println("${classifier.manifest.labels[answer.label]} at exit ${answer.exit}")
+ * }
+ * ```
+ *
+ * What the exits before said stays in the model. Any app can run the file without this class,
+ * with TFLite's `Interpreter` alone; it adds the checks, the labels and the multiply-adds.
+ * Not thread-safe: use it, and close it, from one thread at a time. Every fault is an
+ * [EarlyExitException].
+ */
+class OneFileClassifier private constructor(
+    /** What the bundle says about itself. */
+    val manifest: Manifest,
+    private val where: String,
+    model: ByteBuffer,
+    options: Options,
+) : AutoCloseable {
+    private val interpreter = options.toInterpreterOptions().let {
+        native(where, "a model that TFLite cannot open") { Interpreter(model, it) }
+    }
+    private val image = ImageBuffer(manifest.input)
+    private val beta = direct(Float.SIZE_BYTES)
+    private val maxExit = direct(Int.SIZE_BYTES)
+    private val logits = direct(manifest.labels.size * Float.SIZE_BYTES)
+    private val exit = direct(Int.SIZE_BYTES)
+    private val inputs = buildMap<String, Any> {
+        put(manifest.input.name, image.tensor)
+        if (manifest.betaRange != null) put(BETA_NAME, beta)
+    }
+    private val limitedInputs = inputs + (MAX_EXIT to maxExit)
+    private val outputs = mapOf<String, Any>("logits" to logits, "exit" to exit)
+    private var closed = false
+
+    /**
+     * Classifies one image.
+     *
+     * @param pixels raw pixel values 0-255, one byte each, rows from the top, channels last.
+     * @param beta cost sensitivity per MAC, for a bundle with a `betaRange` and only for one.
+     * @param maxExit the exit that answers at the latest, to keep a deadline.
+     * @return the answer of the exit at which the model stopped; without its stop logit.
+     */
+    fun classify(
+        pixels: ByteBuffer,
+        beta: Double? = null,
+        maxExit: Int = manifest.lastExit,
+    ): ExitAnswer {
+        if (closed) throw fault("classifier", "a closed one", "an open one")
+        checkBeta(manifest, beta)
+        val exits = manifest.firstExit..manifest.lastExit
+        if (maxExit !in exits) throw fault("maxExit", maxExit, "one of $exits")
+        image.set(pixels)
+        beta?.let { this.beta.putFloat(0, it.toFloat()) }
+        this.maxExit.putInt(0, maxExit)
+        val limited = maxExit < manifest.lastExit
+        val start = System.nanoTime()
+        run(if (limited) limitedInputs else inputs, if (limited) MAX_EXIT else NO_LIMIT)
+        return answer(System.nanoTime() - start)
+    }
+
+    /** Gives back the interpreter's memory. The classifier cannot be used afterwards. */
+    override fun close() {
+        closed = true
+        interpreter.close()
+    }
+
+    private fun run(inputs: Map<String, Any>, signature: String) {
+        for (output in outputs.values) (output as ByteBuffer).moveTo(0)
+        native(where, "a model that fails") {
+            interpreter.runSignature(inputs, outputs, signature)
+        }
+    }
+
+    private fun answer(nanos: Long): ExitAnswer {
+        val stopped = exit.getInt(0)
+        val segment = manifest.segments.find { it.exit == stopped }
+            ?: throw fault("$where, exit", stopped, "one of the manifest's")
+        val values = FloatArray(manifest.labels.size) { logits.getFloat(it * Float.SIZE_BYTES) }
+        return ExitAnswer(stopped, values, Float.NaN, segment.cumulativeMacs, nanos)
+    }
+
+    companion object {
+        /** Names of the model's signatures. */
+        private const val NO_LIMIT = "serving_default"
+        private const val MAX_EXIT = "max_exit"
+
+        /** Opens and checks the bundle in [files]: manifest, model, its sha256. */
+        fun open(files: BundleFiles, options: Options = Options()): OneFileClassifier {
+            val manifest = openManifest(files)
+            val spec = manifest.model ?: throw fault(
+                "${files.describe(MANIFEST_FILE)}, model", "nothing", "the model in one file",
+            )
+            return OneFileClassifier(
+                manifest, files.describe(spec.file), mapModel(files, spec), options,
+            )
+        }
+
+        private fun direct(bytes: Int): ByteBuffer =
+            ByteBuffer.allocateDirect(bytes).order(ByteOrder.nativeOrder())
+    }
+}

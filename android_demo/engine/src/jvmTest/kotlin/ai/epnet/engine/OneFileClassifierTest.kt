@@ -1,6 +1,7 @@
 package ai.epnet.engine
 
 import java.io.File
+import java.security.MessageDigest
 import kotlin.math.abs
 import org.json.JSONArray
 import org.json.JSONObject
@@ -106,11 +107,13 @@ class OneFileClassifierTest {
         val file = File(bundle, "model.tflite")
         val good = file.readBytes()
         file.writeBytes(good.copyOf().also { it[500] = (it[500] + 1).toByte() })
-        val message = assertThrows(EarlyExitException::class.java) { open(bundle) }.message!!
+        val message = fault(bundle)
         assertTrue(message, Regex("$file: found sha256 \\w{64}, expected \\w{64}.").matches(message))
+        signed(bundle, Fixtures.small("beta-range").resolve("model.tflite").readBytes())
+        val inputs = "found [beta, image], expected [image] as in $MANIFEST_FILE."
+        assertFault("$file, inputs: $inputs") { open(bundle) }
         file.delete()
-        assertFault("$file: found no file, expected ${good.size} bytes.") { open(bundle) }
-        File(bundle, "$MANIFEST_FILE.sha256").delete()
+        assertTrue(fault(bundle).startsWith("$file: found no file, expected "))
         val manifest = File(bundle, MANIFEST_FILE)
         val json = JSONObject(manifest.readText())
         json.remove("model")
@@ -118,6 +121,41 @@ class OneFileClassifierTest {
         assertFault("$manifest, model: found nothing, expected the model in one file.") {
             open(bundle)
         }
+    }
+
+    @Test fun anotherModelOrNoneIsRefused() {
+        val bundle = folder.newFolder("bundle")
+        Fixtures.small("beta-range").copyRecursively(bundle, overwrite = true)
+        val file = File(bundle, "model.tflite")
+        signed(bundle, File(bundle, "segment_01.tflite").readBytes())
+        assertTrue(fault(bundle).startsWith("$file, outputs: found [features_01_1, "))
+        signed(bundle, otherImages(bundle))
+        assertFault("$file, image: found 2304 bytes, expected 10000.") { open(bundle) }
+        signed(bundle, ByteArray(4000) { it.toByte() })
+        assertTrue(fault(bundle).startsWith("$file: found a model that TFLite cannot open ("))
+    }
+
+    /** Says that the bundle takes other images than its model; returns the model. */
+    private fun otherImages(bundle: File): ByteArray {
+        val manifest = File(bundle, MANIFEST_FILE)
+        val json = JSONObject(manifest.readText())
+        json.getJSONObject("input").put("shape", JSONArray("[1, 50, 50, 1]"))
+        manifest.writeText(json.toString())
+        return Fixtures.small("beta-range").resolve("model.tflite").readBytes()
+    }
+
+    private fun fault(bundle: File): String =
+        assertThrows(EarlyExitException::class.java) { open(bundle) }.message!!
+
+    /** Puts a model with its own checksum into the bundle, as someone hostile would. */
+    private fun signed(bundle: File, content: ByteArray) {
+        File(bundle, "model.tflite").writeBytes(content)
+        File(bundle, "$MANIFEST_FILE.sha256").delete()
+        val json = JSONObject(File(bundle, MANIFEST_FILE).readText())
+        val digest = MessageDigest.getInstance("SHA-256").digest(content)
+        val sha256 = digest.joinToString("") { "%02x".format(it) }
+        json.getJSONObject("model").put("sha256", sha256).put("bytes", content.size)
+        File(bundle, MANIFEST_FILE).writeText(json.toString())
     }
 
     @Test fun aClosedClassifierRefuses() {

@@ -3,6 +3,7 @@ package ai.epnet.engine
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import org.tensorflow.lite.Interpreter
+import org.tensorflow.lite.Tensor
 
 /**
  * Classifies images with the bundle's model in one file, which stops by itself: the same
@@ -35,13 +36,23 @@ class OneFileClassifier private constructor(
     private val maxExit = direct(Int.SIZE_BYTES)
     private val logits = direct(manifest.labels.size * Float.SIZE_BYTES)
     private val exit = direct(Int.SIZE_BYTES)
-    private val inputs = buildMap<String, Any> {
+    private val inputs = buildMap {
         put(manifest.input.name, image.tensor)
         if (manifest.betaRange != null) put(BETA_NAME, beta)
     }
     private val limitedInputs = inputs + (MAX_EXIT to maxExit)
-    private val outputs = mapOf<String, Any>("logits" to logits, "exit" to exit)
+    private val outputs = mapOf("logits" to logits, "exit" to exit)
     private var closed = false
+
+    init {
+        try {
+            native(where, "a model without memory") { interpreter.allocateTensors() }
+            native(where, "a model that does not stop by itself", ::check)
+        } catch (e: RuntimeException) {
+            interpreter.close()
+            throw e
+        }
+    }
 
     /**
      * Classifies one image.
@@ -63,9 +74,15 @@ class OneFileClassifier private constructor(
         image.set(pixels)
         beta?.let { this.beta.putFloat(0, it.toFloat()) }
         this.maxExit.putInt(0, maxExit)
-        val limited = maxExit < manifest.lastExit
+        for (output in outputs.values) output.moveTo(0)
         val start = System.nanoTime()
-        run(if (limited) limitedInputs else inputs, if (limited) MAX_EXIT else NO_LIMIT)
+        native(where, "a model that fails") {
+            if (maxExit < manifest.lastExit) {
+                interpreter.runSignature(limitedInputs, outputs, MAX_EXIT)
+            } else {
+                interpreter.runSignature(inputs, outputs, NO_LIMIT)
+            }
+        }
         return answer(System.nanoTime() - start)
     }
 
@@ -75,10 +92,23 @@ class OneFileClassifier private constructor(
         interpreter.close()
     }
 
-    private fun run(inputs: Map<String, Any>, signature: String) {
-        for (output in outputs.values) (output as ByteBuffer).moveTo(0)
-        native(where, "a model that fails") {
-            interpreter.runSignature(inputs, outputs, signature)
+    private fun check() {
+        val (takes, makes) = with(interpreter) {
+            getSignatureInputs(NO_LIMIT).toList() to getSignatureOutputs(NO_LIMIT).toList()
+        }
+        checkNames("$where, inputs", takes, inputs.keys)
+        checkNames("$where, outputs", makes, outputs.keys)
+        for ((name, buffer) in inputs) {
+            checkSize(name, interpreter.getInputTensorFromSignature(name, NO_LIMIT), buffer)
+        }
+        for ((name, buffer) in outputs) {
+            checkSize(name, interpreter.getOutputTensorFromSignature(name, NO_LIMIT), buffer)
+        }
+    }
+
+    private fun checkSize(name: String, tensor: Tensor, buffer: ByteBuffer) {
+        if (tensor.numBytes() != buffer.capacity()) {
+            throw fault("$where, $name", "${tensor.numBytes()} bytes", buffer.capacity())
         }
     }
 

@@ -109,7 +109,7 @@ internal class Segment(
     }
 }
 
-private fun checkNames(where: String, found: List<String>, expected: List<String>) {
+internal fun checkNames(where: String, found: List<String>, expected: Collection<String>) {
     if (found.toSet() != expected.toSet()) {
         throw fault(where, found.sorted(), "${expected.sorted()} as in $MANIFEST_FILE")
     }

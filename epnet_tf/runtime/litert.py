@@ -32,7 +32,7 @@ class LiteRTModel:
     def __init__(self, content: bytes, num_threads: int = 1):
         self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         self._interpreter.allocate_tensors()
-        signature = self._interpreter.get_signature_runner()
+        signature = self._interpreter.get_signature_runner("serving_default")
         self.inputs = self._memory(signature.get_input_details())
         self.outputs = self._memory(signature.get_output_details())
         self.invoke = self._interpreter.invoke

@@ -31,7 +31,11 @@ _FILL_VERSIONS = {_Type.BOOL: 2, _Type.INT8: 3, _Type.INT16: 3}
 _TRUE, _FALSE = np.array([[True]]), np.array([False])
 
 
-def build(graph: Graph, threshold: float = 0.0, joined: Collection[int] = ()) -> Graph:
+def build(
+    graph: Graph,
+    thresholds: float | Sequence[float] = 0.0,
+    joined: Collection[int] = (),
+) -> Graph:
     """Makes a model that stops by itself.
 
     Its main signature has the inputs of `graph`, and as outputs `logits`, float32
@@ -45,7 +49,8 @@ def build(graph: Graph, threshold: float = 0.0, joined: Collection[int] = ()) ->
     Args:
         graph: The whole model with outputs `logits_01`, `stop_01`, … `logits_NN`, of
             any quantization, with static shapes.
-        threshold: An exit stops where its stop logit is greater.
+        thresholds: An exit stops where its stop logit is greater; one number for all
+            exits, or one for each but the last.
         joined: Exits, counted from 1, that do not end anything: the next exit is
             computed in any case, and the first of them that stops answers. It saves
             time where hardly an image leaves, and answers are the same.
@@ -57,7 +62,7 @@ def build(graph: Graph, threshold: float = 0.0, joined: Collection[int] = ()) ->
         ValueError: If the model cannot be cut, see `slicer.slice_model`, or a stop
             logit is not float32 [1, 1].
     """
-    return _Builder(graph, threshold, joined).build()
+    return _Builder(graph, thresholds, joined).build()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +73,15 @@ class _Block:
         exits: Their numbers, from 1.
         stage: What runs for them.
         reads: Tensors of the graph that it takes from before.
-        hands_on: Tensors of the graph that later blocks take from it.
+        logits: The tensor of the graph that is its answer, if that does not depend and
+            is made here; an `IF` can give a tensor but once.
+        hands_on: Other tensors of the graph that later blocks take from it.
     """
 
     exits: tuple[int, ...]
     stage: Stage
     reads: list[int]
+    logits: int | None
     hands_on: list[int]
 
 
@@ -108,13 +116,18 @@ class _Branches(NamedTuple):
 class _Builder:
     """What all subgraphs of the model are made from."""
 
-    def __init__(self, graph: Graph, threshold: float, joined: Collection[int]):
+    def __init__(
+        self,
+        graph: Graph,
+        thresholds: float | Sequence[float],
+        joined: Collection[int],
+    ):
         stages = slicer.cut(graph)
         _check_outputs(graph)
         self.graph = graph
-        self.threshold = np.array([[threshold]], np.float32)
         self.writer = ModelWriter(graph)
         self.num_exits = len(stages)
+        self.thresholds = np.broadcast_to(np.float32(thresholds), self.num_exits - 1)
         self.from_beta = _from_beta_alone(graph)
         self.blocks = _blocks(graph, stages, self.from_beta, joined)
 
@@ -158,7 +171,9 @@ class _Builder:
             limits[k] = main.new(f"limit_{k:02d}", [1], _Type.BOOL)
             number = main.constant("number", np.array([k], np.int32))
             options = schema.LessEqualOptionsT()
-            main.operator(_Operator.LESS_EQUAL, [max_exit, number], [limits[k]], options)
+            main.operator(
+                _Operator.LESS_EQUAL, [max_exit, number], [limits[k]], options
+            )
         return limits
 
     def add_if(
@@ -175,8 +190,11 @@ class _Builder:
         for k in block.exits[:-1]:
             inputs.append(limits[k] if limits else main.constant("no_limit", _FALSE))
         last = block.exits[-1]
+        logits = main.new_like("logits_so_far", self.graph.outputs["logits_01"])
+        if block.logits is not None:
+            logits = main.tensor(block.logits)
         after = _Answer(
-            main.new_like(f"logits_to_{last:02d}", self.graph.outputs["logits_01"]),
+            logits,
             main.new(f"exit_to_{last:02d}", [1], _Type.INT32),
             main.new(f"stopped_to_{last:02d}", [1, 1], _Type.BOOL),
         )
@@ -190,10 +208,11 @@ class _Builder:
     def skip(self, block: _Block) -> SubgraphWriter:
         """The branch that hands the answer on, and anything for what is not computed."""
         branch, answer, _ = self.branch("skip", block)
-        hands_on = (self.anything(branch, t, block.reads) for t in block.hands_on)
         if block.exits[-1] < self.num_exits:
             answer = answer._replace(stopped=branch.constant("stopped", _TRUE))
-        branch.outputs = _outputs(answer, hands_on)
+        at_hand = list(block.reads)
+        blanks = [self.anything(branch, t, at_hand) for t in block.hands_on]
+        branch.outputs = _outputs(answer, blanks)
         return branch
 
     def go_on(self, block: _Block) -> SubgraphWriter:
@@ -252,21 +271,25 @@ class _Builder:
     def stops(self, subgraph: SubgraphWriter, k: int) -> int:
         """Adds the comparison of an exit's stop logit."""
         stop = subgraph.tensor(self.graph.outputs[f"stop_{k:02d}"])
-        threshold = subgraph.constant("threshold", self.threshold)
+        threshold = self.thresholds[k - 1].reshape(1, 1)
+        threshold = subgraph.constant("threshold", threshold)
         stops = subgraph.new(f"stops_{k:02d}", [1, 1], _Type.BOOL)
         subgraph.operator(
             _Operator.GREATER, [stop, threshold], [stops], schema.GreaterOptionsT()
         )
         return stops
 
-    def anything(self, branch: SubgraphWriter, index: int, reads: list[int]) -> int:
-        """A tensor of a shape and type, whatever is in it: nobody will read it."""
-        tensors = self.graph.tensors
-        wanted = tensors[index]
-        for read in reads:
-            if tensors[read].type == wanted.type and np.array_equal(
-                tensors[read].shape, wanted.shape
-            ):
+    def anything(self, branch: SubgraphWriter, index: int, at_hand: list[int]) -> int:
+        """A tensor of a shape and type, whatever is in it: nobody will read it.
+
+        One that the branch reads is the cheapest; it is taken from those `at_hand`.
+        """
+        wanted = self.graph.tensors[index]
+        for read in at_hand:
+            tensor = self.graph.tensors[read]
+            same_shape = np.array_equal(tensor.shape, wanted.shape)
+            if same_shape and tensor.type == wanted.type:
+                at_hand.remove(read)
                 return branch.tensor(read)
         blank = branch.new_like("blank", index)
         shape = branch.constant("shape", np.array(wanted.shape, np.int32))
@@ -330,8 +353,12 @@ def _blocks(
     blocks = []
     for i, (numbers, part) in enumerate(zip(exits, parts, strict=True)):
         later = set().union(*(after.reads for after in parts[i + 1 :]))
-        hands_on = sorted(part.made & later)
-        blocks.append(_Block(tuple(numbers), part, sorted(part.reads), hands_on))
+        logits: int | None = graph.outputs[f"logits_{numbers[-1]:02d}"]
+        if len(numbers) > 1 or logits not in part.made:
+            logits = None
+        hands_on = sorted((part.made & later) - {logits})
+        reads = sorted(part.reads)
+        blocks.append(_Block(tuple(numbers), part, reads, logits, hands_on))
     return blocks
 
 

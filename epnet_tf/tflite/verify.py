@@ -1,6 +1,6 @@
 """Checks that segments are what they were cut from, on real images."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -36,3 +36,26 @@ def compare(
                     f"The segments in a row differ from the whole model in {name}: "
                     "the slicer does not cut this model correctly."
                 )
+
+
+def thresholds_for_all_paths(stops: np.ndarray) -> Iterator[np.ndarray]:
+    """Thresholds under which, taken together, some image leaves through every exit.
+
+    Args:
+        stops: float32 [n, N − 1], stop logits of n images, at least one.
+
+    Yields:
+        float32 [N − 1], thresholds of all exits but the last.
+    """
+    count, others = stops.shape
+    # Through the last one.
+    yield np.full(others, np.inf, np.float32)
+    pending = list(range(others))
+    while pending:
+        thresholds = np.full(others, np.inf, np.float32)
+        stays = np.ones(count, bool)
+        while pending and stays.any():
+            k = pending.pop(0)
+            thresholds[k] = np.nextafter(stops[stays, k].max(), -np.float32(np.inf))
+            stays &= stops[:, k] <= thresholds[k]
+        yield thresholds

@@ -226,7 +226,7 @@ class ModelWriter:
                 version=self.graph.model.version,
                 operatorCodes=self._codes.new,
                 subgraphs=[subgraph.finish() for subgraph in self._subgraphs],
-                buffers=[_AlignedBuffer(b.data) for b in self._buffers.new],
+                buffers=[AlignedBuffer(b.data) for b in self._buffers.new],
                 signatureDefs=list(signatures.values()),
             ),
             inputs={i.name: i.tensorIndex for i in main.inputs},
@@ -353,7 +353,7 @@ class _Renumbered:
         return index in self._numbers
 
 
-class _AlignedBuffer(schema.BufferT):
+class AlignedBuffer(schema.BufferT):
     """Constant data that starts at a multiple of `_CONSTANT_ALIGNMENT` bytes."""
 
     def __init__(self, data=None):

@@ -1,11 +1,14 @@
 """The runner: right answers, real stops, and one sentence for whatever is wrong."""
 
+import itertools
 import json
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import epnet_tf
 from epnet_tf import benchmark as benchmark_command
 from epnet_tf import run
 from epnet_tf.conversion import benchmark
+from epnet_tf.runtime import runner as runner_module
 
 
 @pytest.fixture
@@ -234,3 +238,115 @@ def test_benchmark_takes_the_static_exit_of_nearest_accuracy(epnet, images):
     outputs = epnet.predict(images, verbose=0)
     third = outputs["logits_03"].argmax(axis=1)
     assert benchmark.static_exit(epnet, images, third, accuracy=1.0) == 3
+
+
+def assert_same(answers, expected):
+    for value, wanted in zip(answers, expected, strict=True):
+        np.testing.assert_array_equal(value, wanted)
+
+
+@pytest.mark.parametrize("num_workers", [2, 3, 200])
+def test_workers_answer_the_same_in_the_same_order(int8_bundle, images, num_workers):
+    many = np.concatenate([images, images[::-1], images])
+    expected = epnet_tf.SegmentRunner(int8_bundle.path).predict(many)
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    for _ in range(3):
+        assert_same(runner.predict(many, num_workers=num_workers), expected)
+    assert_same(runner.predict(many), expected)
+
+
+def test_workers_take_beta_and_threshold(beta_bundle, images):
+    alone = epnet_tf.SegmentRunner(beta_bundle.path)
+    runner = epnet_tf.SegmentRunner(beta_bundle.path)
+    # With one value the workers stay behind, with the next they come along.
+    for beta, workers in [(BETA_RANGE[0], 2), (BETA_RANGE[1], 1), (BETA_RANGE[0], 3)]:
+        answers = runner.predict(images, beta, num_workers=workers)
+        assert_same(answers, alone.predict(images, beta))
+    runner.threshold = np.inf
+    assert set(runner.predict(images, BETA_RANGE[0], num_workers=3).exit) == {4}
+
+
+def test_workers_without_images(int8_bundle, images):
+    answers = epnet_tf.SegmentRunner(int8_bundle.path).predict(
+        images[:0], num_workers=2
+    )
+    assert [a.shape for a in answers] == [(0,), (0,), (0,), (0, 4)]
+
+
+@pytest.mark.parametrize("num_workers", [0, -1])
+def test_no_worker_is_refused(int8_bundle, images, num_workers):
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    message = rf"Expected num_workers >= 1\. Received: {num_workers}\."
+    with pytest.raises(ValueError, match=message):
+        runner.predict(images, num_workers=num_workers)
+
+
+def test_a_worker_s_error_surfaces_and_the_others_stop(copied, images):
+    expected = epnet_tf.SegmentRunner(copied).predict(images)
+    late = np.flatnonzero(expected.exit == 4)[0]
+    runner = epnet_tf.SegmentRunner(copied)
+    last = copied / "segment_04.tflite"
+    content = last.read_bytes()
+    last.unlink()
+    many = np.concatenate([images[late : late + 1], *[images] * 50])
+    with pytest.raises(ValueError, match=r"segment_04\.tflite is missing"):
+        runner.predict(many, num_workers=2)
+    last.write_bytes(content)
+    assert_same(runner.predict(images, num_workers=2), expected)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_threads_may_share_a_runner(beta_bundle, images, num_workers):
+    path, betas = beta_bundle.path, BETA_RANGE
+    expected = {b: epnet_tf.SegmentRunner(path).predict(images, b) for b in betas}
+    for _ in range(5):
+        runner, gate = epnet_tf.SegmentRunner(path), threading.Barrier(4)
+
+        def work(first, runner=runner, gate=gate):
+            gate.wait()
+            beta = betas[first % 2]
+            found = [
+                runner.predict(images[i : i + 2], beta, num_workers=num_workers)
+                for i in range(first, len(images) - 1, 4)
+            ]
+            return first, beta, found
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(work, range(4)))
+        for first, beta, found in answers:
+            for i, answer in zip(range(first, len(images) - 1, 4), found, strict=True):
+                assert_same(answer, [a[i : i + 2] for a in expected[beta]])
+        assert_same(runner.predict(images, betas[0]), expected[betas[0]])
+
+
+def test_threads_may_share_run_image(int8_bundle, images):
+    alone = epnet_tf.SegmentRunner(int8_bundle.path)
+    expected = [alone.run_image(image) for image in images]
+    shared = epnet_tf.SegmentRunner(int8_bundle.path)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(shared.run_image, images))
+    for (index, logits), (wanted_index, wanted) in zip(found, expected, strict=True):
+        assert index == wanted_index
+        np.testing.assert_array_equal(logits, wanted)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["LiteRTModel", "_bind"])
+def test_an_error_in_the_middle_leaves_the_runner_usable(
+    int8_bundle, images, monkeypatch, error, where
+):
+    expected = epnet_tf.SegmentRunner(int8_bundle.path).predict(images)
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    works = getattr(runner_module, where)
+    calls = itertools.count()
+
+    def fails_at_third(*arguments):
+        if next(calls) == 2:
+            raise error
+        return works(*arguments)
+
+    monkeypatch.setattr(runner_module, where, fails_at_third)
+    with pytest.raises(error):
+        runner.predict(images)
+    assert runner.opened == 2
+    assert_same(runner.predict(images), expected)

@@ -4,7 +4,10 @@ Every name is imported when it is first used: a device that runs bundles has Num
 LiteRT, and no TensorFlow.
 """
 
+import contextlib
 import importlib
+
+from epnet_tf import extras
 
 # Where each public name is defined.
 _HOMES = {
@@ -30,8 +33,24 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'epnet_tf' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    with extras.needed_by(f"epnet_tf.{name}"):
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__():
     return sorted({*globals(), *_HOMES})
+
+
+def _register_with_keras(_) -> None:
+    """Makes Keras know our classes, so that it loads models that have them."""
+    # A room that is itself the first to import Keras cannot be leaned on yet; what is
+    # wrong with any other is told where it is used.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("epnet_tf.training")
+
+
+# TensorFlow brings wrapt; without it there is no Keras.
+with contextlib.suppress(ModuleNotFoundError):
+    import wrapt
+
+    wrapt.register_post_import_hook(_register_with_keras, "keras")

@@ -38,7 +38,12 @@ def test_bundle_holds_what_its_manifest_says(epnet, int8_bundle):
     files = [f"segment_{i:02d}.tflite" for i in (1, 2, 3, 4)]
     assert [s["file"] for s in segments] == files
     report = ["report.md", "report.png"]
-    assert sorted(os.listdir(int8_bundle.path)) == ["epnet.json", *report, *files]
+    assert sorted(os.listdir(int8_bundle.path)) == [
+        "epnet.json",
+        "epnet.json.sha256",
+        *report,
+        *files,
+    ]
     assert [s["exit"] for s in segments] == [1, 2, 3, 4]
     assert [s["layer"] for s in segments] == list(epnet.exit_layers)
     costs = [int(c) for c in epnet.exit_costs.with_controllers]

@@ -1,5 +1,6 @@
 """The runner: right answers, real stops, and one sentence for whatever is wrong."""
 
+import hashlib
 import itertools
 import json
 import pathlib
@@ -19,6 +20,7 @@ import epnet_tf
 from epnet_tf import benchmark as benchmark_command
 from epnet_tf import run
 from epnet_tf.conversion import benchmark
+from epnet_tf.runtime import bundle
 from epnet_tf.runtime import runner as runner_module
 
 
@@ -29,9 +31,11 @@ def copied(int8_bundle, tmp_path):
 
 
 def edit_manifest(path, change):
+    """Changes a manifest as someone does who knows of its checksum."""
     content = json.loads((path / "epnet.json").read_text())
     change(content)
     (path / "epnet.json").write_text(json.dumps(content))
+    bundle.write_checksum(path)
 
 
 def test_float_segments_answer_like_the_keras_model(epnet, float_bundle, images):
@@ -149,9 +153,10 @@ def test_other_folders_are_refused(tmp_path):
         epnet_tf.SegmentRunner(tmp_path)
     with pytest.raises(ValueError, match="Expected a bundle"):
         epnet_tf.SegmentRunner(tmp_path / "nothing")
-    (tmp_path / "epnet.json").write_text("{")
-    with pytest.raises(ValueError, match="no valid JSON"):
-        epnet_tf.SegmentRunner(tmp_path)
+    for content in (b"{", b"\xff\xfe\xfd"):
+        (tmp_path / "epnet.json").write_bytes(content)
+        with pytest.raises(ValueError, match="no valid JSON"):
+            epnet_tf.SegmentRunner(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +178,28 @@ def test_bad_manifests_are_refused(copied, change, message):
     edit_manifest(copied, change)
     with pytest.raises(ValueError, match=message):
         epnet_tf.SegmentRunner(copied)
+
+
+def test_an_altered_manifest_is_refused(copied):
+    manifest = copied / "epnet.json"
+    content = manifest.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    assert (copied / "epnet.json.sha256").read_text() == f"{digest}  epnet.json\n"
+    manifest.write_bytes(content.replace(b'"threshold": 0.0', b'"threshold": 0.1'))
+    with pytest.raises(ValueError, match=r"bundle/epnet\.json is altered: its sha256"):
+        epnet_tf.SegmentRunner(copied)
+
+
+@pytest.mark.parametrize("found", [b"", b"no sum", b"\xff"])
+def test_a_checksum_that_is_none_is_refused(copied, found):
+    (copied / "epnet.json.sha256").write_bytes(found)
+    with pytest.raises(ValueError, match=r"not the one in epnet\.json\.sha256"):
+        epnet_tf.SegmentRunner(copied)
+
+
+def test_bundles_of_before_have_no_checksum(copied, images):
+    (copied / "epnet.json.sha256").unlink()
+    epnet_tf.SegmentRunner(copied).predict(images[:1])
 
 
 def test_unknown_keys_in_the_manifest_are_passed_over(copied, images):

@@ -237,9 +237,10 @@ def test_command_ends_bad_input_in_one_sentence(epnet, tmp_path):
         text=True,
         check=False,
     )
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == (
-        f"error: Expected a quantization among {', '.join(modes.MODES)}. Received: int3"
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: flag --quantization=int3: value should be one of "
+        f"<{'|'.join(modes.MODES)}>\n"
     )
     assert "Traceback" not in result.stderr
     assert os.listdir(tmp_path) == []

@@ -17,7 +17,6 @@ from conftest import BETA_RANGE
 from PIL import Image
 
 import epnet_tf
-from epnet_tf import benchmark as benchmark_command
 from epnet_tf import run
 from epnet_tf.conversion import benchmark
 from epnet_tf.runtime import bundle
@@ -257,7 +256,7 @@ def test_benchmark_times_every_contender(epnet, int8_bundle, images, labels):
         assert timing.seconds.shape == (20,)
         assert 0 < timing.milliseconds(10) <= timing.milliseconds(50)
     assert timings[benchmark.WHOLE].ratio(timings[benchmark.WHOLE]) == 1.0
-    rows = benchmark_command.table(timings).splitlines()
+    rows = benchmark.table(timings).splitlines()
     assert [row[:34].strip() for row in rows[1:]] == list(timings)
 
 

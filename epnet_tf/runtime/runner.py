@@ -1,7 +1,11 @@
 """Runs a bundle: one image at a time, segment by segment, until an exit says stop."""
 
+import collections
+import operator
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +20,10 @@ class SegmentRunner:
 
     A segment is opened when the first image gets to it. An image that stops at exit 3
     runs segments 1 to 3, and nothing else.
+
+    Threads may share a runner: they wait for each other, call by call. To use several
+    cores, give `num_workers` to one call with many images, or each thread a runner of
+    its own.
 
     Usage:
 
@@ -44,40 +52,56 @@ class SegmentRunner:
         self._num_threads = num_threads
         for entry in self.manifest.segments:
             bundle.read_segment(bundle_dir, entry)
-        spec = self.manifest.input
-        self._segments: list[_Segment] = []
-        # What segments read, by name: the inputs, and what earlier segments made.
-        self._tensors = {
-            spec.name: np.zeros(spec.shape, spec.dtype),
-            "beta": np.zeros([1, 1], np.float32),
-        }
+        self._lock = threading.Lock()
+        self._workers = [self._new_worker()]
 
     @property
     def opened(self) -> int:
         """The number of segments opened so far."""
-        return len(self._segments)
+        return self._workers[0].opened
 
-    def predict(self, images, beta: float | None = None) -> Prediction:
+    def predict(
+        self, images, beta: float | None = None, num_workers: int = 1
+    ) -> Prediction:
         """Classifies images, each until its exit.
 
         Args:
             images: uint8 or float [n, height, width, channels], raw values 0 to 255.
             beta: Cost sensitivity, percentage points per MAC; for bundles whose
                 controllers take it, and only for them.
+            num_workers: Threads that share the images, each with interpreters of its
+                own, which are kept for the next call. The answers are the same, in
+                the same order.
 
         Returns:
             A `Prediction`.
 
         Raises:
             ValueError: If the images are not as said above, β is missing, superfluous
-                or out of range, or a segment has been altered meanwhile.
+                or out of range, there is no worker, or a segment has been altered
+                meanwhile.
         """
         images = self.manifest.input.check(images)
-        self._set_beta(beta)
+        policy = self.manifest.policy
+        check_beta(beta, policy.beta_range, policy.beta)
+        if operator.index(num_workers) < 1:
+            raise ValueError(f"Expected num_workers >= 1. Received: {num_workers}.")
         exits = np.zeros(len(images), np.int64)
         logits = np.zeros([len(images), len(self.manifest.labels)], np.float32)
-        for i, image in enumerate(images):
-            exits[i], logits[i] = self.run_image(image)
+        turns = iter(range(len(images)))
+
+        def work(worker: _Worker) -> None:
+            for i in turns:
+                exits[i], logits[i] = worker.run(images[i], self.threshold)
+
+        with self._lock:
+            workers = self._at_least(min(num_workers, max(len(images), 1)))
+            for worker in workers:
+                worker.set_beta(beta)
+            if len(workers) == 1:
+                work(workers[0])
+            else:
+                _in_threads(work, workers, turns)
         return from_logits(logits, exits, self.manifest.cumulative_macs)
 
     def run_image(self, image: np.ndarray) -> tuple[int, np.ndarray]:
@@ -87,11 +111,81 @@ class SegmentRunner:
             image: [height, width, channels].
 
         Returns:
+            The exit, counted from 0, and its logits [classes].
+        """
+        with self._lock:
+            index, logits = self._workers[0].run(image, self.threshold)
+            return index, logits.copy()
+
+    def _new_worker(self) -> "_Worker":
+        return _Worker(self.manifest, self._bundle_dir, self._num_threads)
+
+    def _at_least(self, count: int) -> list["_Worker"]:
+        while len(self._workers) < count:
+            self._workers.append(self._new_worker())
+        return self._workers[:count]
+
+
+def _in_threads(
+    work: Callable[["_Worker"], None], workers: list["_Worker"], turns: Iterator[int]
+) -> None:
+    """Lets each worker do its work in a thread; raises what the first one raised."""
+    with ThreadPoolExecutor(len(workers)) as threads:
+        futures = [threads.submit(work, worker) for worker in workers]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            # After an error, or an interruption, nobody takes another image.
+            collections.deque(turns, maxlen=0)
+    for future in futures:
+        future.result()
+
+
+class _Worker:
+    """The bundle's segments, each with an interpreter; for one thread at a time.
+
+    Args:
+        manifest: The bundle's manifest.
+        bundle_dir: The bundle.
+        num_threads: Threads that a segment may use.
+    """
+
+    def __init__(
+        self, manifest: bundle.Manifest, bundle_dir: str | os.PathLike, num_threads: int
+    ):
+        self._manifest = manifest
+        self._bundle_dir = bundle_dir
+        self._num_threads = num_threads
+        self._segments: list[_Segment] = []
+        # What segments read, by name: the inputs, and what earlier segments made.
+        self._tensors = {
+            manifest.input.name: np.zeros(manifest.input.shape, manifest.input.dtype),
+            "beta": np.zeros([1, 1], np.float32),
+        }
+
+    @property
+    def opened(self) -> int:
+        """The number of segments opened so far."""
+        return len(self._segments)
+
+    def set_beta(self, beta: float | None) -> None:
+        """Sets the β of the images to come."""
+        if beta is not None:
+            self._tensors["beta"][...] = beta
+
+    def run(self, image: np.ndarray, threshold: float) -> tuple[int, np.ndarray]:
+        """Runs one image to its exit.
+
+        Args:
+            image: [height, width, channels].
+            threshold: An exit stops where its stop logit is greater.
+
+        Returns:
             The exit, counted from 0, and its logits [classes], in memory that the next
             image overwrites.
         """
-        np.copyto(self._tensors[self.manifest.input.name][0], image, casting="unsafe")
-        for index in range(len(self.manifest.segments)):
+        np.copyto(self._tensors[self._manifest.input.name][0], image, casting="unsafe")
+        for index in range(len(self._manifest.segments)):
             if index == len(self._segments):
                 self._open_next()
             handed_over, invoke, logits, stop = self._segments[index]
@@ -99,22 +193,18 @@ class SegmentRunner:
                 np.copyto(memory, tensor)
             invoke()
             # The last exit has no say.
-            if stop is None or stop[0, 0] > self.threshold:
+            if stop is None or stop[0, 0] > threshold:
                 break
         return index, logits[0]
 
     def _open_next(self) -> None:
-        entry = self.manifest.segments[self.opened]
+        entry = self._manifest.segments[self.opened]
         content = bundle.read_segment(self._bundle_dir, entry)
         model = LiteRTModel(content, self._num_threads)
-        self._segments.append(_bind(model, entry, self._tensors))
+        segment = _bind(model, entry, self._tensors)
         self._tensors |= model.outputs
-
-    def _set_beta(self, beta: float | None) -> None:
-        policy = self.manifest.policy
-        check_beta(beta, policy.beta_range, policy.beta)
-        if beta is not None:
-            self._tensors["beta"][...] = beta
+        # Last: an interruption before leaves it unopened.
+        self._segments.append(segment)
 
 
 class _Segment(NamedTuple):

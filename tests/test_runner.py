@@ -166,7 +166,7 @@ def test_other_folders_are_refused(tmp_path):
         (lambda m: m.pop("labels"), "epnet.json: labels is missing"),
         (lambda m: m["segments"][1].pop("sha256"), r"segments\[1\]: sha256 is missing"),
         (lambda m: m["segments"][0].update(bytes="1"), "bytes is not as expected"),
-        (lambda m: m.update(segments=[]), "no segments"),
+        (lambda m: m.update(segments=[], model=None), "no segments"),
         (lambda m: m["segments"][0].update(file="../x"), "outside the bundle"),
         (lambda m: m["policy"].update(type="entropy"), "unknown type 'entropy'"),
         (lambda m: m["policy"].pop("beta"), "exactly one of beta and beta_range"),
@@ -251,7 +251,7 @@ def test_benchmark_times_every_contender(epnet, int8_bundle, images, labels):
     timings = benchmark.compare(
         epnet, int8_bundle.path, images[:5], (images, labels), rounds=2
     )
-    assert len(timings) == 7
+    assert len(timings) == 8
     for timing in timings.values():
         assert timing.seconds.shape == (20,)
         assert 0 < timing.milliseconds(10) <= timing.milliseconds(50)

@@ -226,7 +226,7 @@ class ModelWriter:
                 version=self.graph.model.version,
                 operatorCodes=self._codes.new,
                 subgraphs=[subgraph.finish() for subgraph in self._subgraphs],
-                buffers=[AlignedBuffer(b.data) for b in self._buffers.new],
+                buffers=self._buffers.new,
                 signatureDefs=list(signatures.values()),
             ),
             inputs={i.name: i.tensorIndex for i in main.inputs},
@@ -353,7 +353,7 @@ class _Renumbered:
         return index in self._numbers
 
 
-class AlignedBuffer(schema.BufferT):
+class _AlignedBuffer(schema.BufferT):
     """Constant data that starts at a multiple of `_CONSTANT_ALIGNMENT` bytes."""
 
     def __init__(self, data=None):
@@ -366,6 +366,8 @@ class AlignedBuffer(schema.BufferT):
 
 
 def _pack(model: schema.ModelT) -> bytes:
+    aligned = copy.copy(model)
+    aligned.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
     builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
+    builder.Finish(aligned.Pack(builder), file_identifier=_FILE_IDENTIFIER)
     return bytes(builder.Output())

@@ -14,7 +14,6 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from epnet_tf.tflite import flatbuffer
 from epnet_tf.tflite.flatbuffer import Graph
 
 LABELS = "labels.txt"
@@ -43,9 +42,9 @@ def describe(
         The model with metadata.
     """
     model = copy.copy(graph.model)
-    table = flatbuffer.AlignedBuffer(_table(graph, name, description, tensors))
+    table = np.frombuffer(_table(graph, name, description, tensors), np.uint8)
     model.metadata = [schema.MetadataT(_ENTRY, len(model.buffers))]
-    model.buffers = [*model.buffers, table]
+    model.buffers = [*model.buffers, schema.BufferT(table)]
     return Graph(model, graph.inputs, graph.outputs)
 
 

@@ -33,7 +33,7 @@ _TRUE, _FALSE = np.array([[True]]), np.array([False])
 
 def build(
     graph: Graph,
-    thresholds: float | Sequence[float] = 0.0,
+    thresholds: float | np.ndarray = 0.0,
     joined: Collection[int] = (),
 ) -> Graph:
     """Makes a model that stops by itself.
@@ -106,20 +106,13 @@ class _Branches(NamedTuple):
     go_on: SubgraphWriter
 
 
-class _Branches(NamedTuple):
-    """The two sides of an `IF`."""
-
-    skip: SubgraphWriter
-    go_on: SubgraphWriter
-
-
 class _Builder:
     """What all subgraphs of the model are made from."""
 
     def __init__(
         self,
         graph: Graph,
-        thresholds: float | Sequence[float],
+        thresholds: float | np.ndarray,
         joined: Collection[int],
     ):
         stages = slicer.cut(graph)
@@ -127,7 +120,9 @@ class _Builder:
         self.graph = graph
         self.writer = ModelWriter(graph)
         self.num_exits = len(stages)
-        self.thresholds = np.broadcast_to(np.float32(thresholds), self.num_exits - 1)
+        self.thresholds = np.broadcast_to(
+            np.asarray(thresholds, np.float32), self.num_exits - 1
+        )
         self.from_beta = _from_beta_alone(graph)
         self.blocks = _blocks(graph, stages, self.from_beta, joined)
 
@@ -154,11 +149,15 @@ class _Builder:
         first = self.blocks[0]
         main.copy(self.from_beta | first.stage.operators)
         answer = self.answer(main, first, limits)
-        for before, block, sides in zip(self.blocks, self.blocks[1:], branches):
+        before = first
+        for block, sides in zip(self.blocks[1:], branches, strict=True):
             stopped = answer.stopped
+            # Only after the last block is there nothing to say.
+            assert stopped is not None
             if limited:
                 stopped = _either(main, stopped, limits[before.exits[-1]])
             answer = self.add_if(main, block, sides, stopped, answer, limits)
+            before = block
         main.outputs = [answer.logits, answer.exit]
         return main.signature(names + [MAX_EXIT] * limited, OUTPUTS)
 
@@ -206,7 +205,7 @@ class _Builder:
         return after
 
     def skip(self, block: _Block) -> SubgraphWriter:
-        """The branch that hands the answer on, and anything for what is not computed."""
+        """The branch that hands the answer on, and anything in place of tensors."""
         branch, answer, _ = self.branch("skip", block)
         if block.exits[-1] < self.num_exits:
             answer = answer._replace(stopped=branch.constant("stopped", _TRUE))

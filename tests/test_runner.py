@@ -223,10 +223,11 @@ def test_command_tells_label_exit_and_cost(int8_bundle, images):
     assert re.fullmatch(pattern, line)
 
 
-def test_command(int8_bundle, images, tmp_path):
+@pytest.mark.parametrize("file", ["", "model.tflite"])
+def test_command(int8_bundle, images, tmp_path, file):
     Image.fromarray(images[0, ..., 0]).save(tmp_path / "a.png")
     (tmp_path / "no.png").write_text("no image")
-    command = [sys.executable, "-m", "epnet_tf.run", str(int8_bundle.path)]
+    command = [sys.executable, "-m", "epnet_tf.run", str(int8_bundle.path / file)]
     for names, code in ((["a.png"], 0), (["a.png", "no.png"], 1)):
         result = subprocess.run(
             [*command, *(str(tmp_path / name) for name in names)],

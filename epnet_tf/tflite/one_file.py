@@ -11,7 +11,7 @@ ones in a time that doubles with each level.
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -73,8 +73,8 @@ class _Block:
         exits: Their numbers, from 1.
         stage: What runs for them.
         reads: Tensors of the graph that it takes from before.
-        logits: The tensor of the graph that is its answer, if that does not depend and
-            is made here; an `IF` can give a tensor but once.
+        logits: The tensor of the graph that is its answer, if it is made here and
+            there is no choice; later blocks may read it, and an `IF` gives it once.
         hands_on: Other tensors of the graph that later blocks take from it.
     """
 
@@ -165,15 +165,16 @@ class _Builder:
         """Whether each exit, but for the last one, has to answer at the latest."""
         max_exit = main.new(MAX_EXIT, [1], _Type.INT32)
         main.inputs.append(max_exit)
-        limits = {}
-        for k in range(1, self.num_exits):
-            limits[k] = main.new(f"limit_{k:02d}", [1], _Type.BOOL)
-            number = main.constant("number", np.array([k], np.int32))
-            options = schema.LessEqualOptionsT()
-            main.operator(
-                _Operator.LESS_EQUAL, [max_exit, number], [limits[k]], options
+        return {
+            k: _call(
+                main,
+                _Operator.LESS_EQUAL,
+                [max_exit, main.constant("number", np.array([k], np.int32))],
+                main.new(f"limit_{k:02d}", [1], _Type.BOOL),
+                schema.LessEqualOptionsT(),
             )
-        return limits
+            for k in range(1, self.num_exits)
+        }
 
     def add_if(
         self,
@@ -256,27 +257,27 @@ class _Builder:
             chosen = subgraph.new_like(
                 f"logits_from_{k:02d}", self.graph.outputs["logits_01"]
             )
-            _select(subgraph, here, own, logits, chosen)
+            logits = _select(subgraph, here, own, logits, chosen)
             own = subgraph.constant("exit", np.array([[k]], np.int32))
-            chosen_number = subgraph.new(f"exit_from_{k:02d}", [1, 1], _Type.INT32)
-            _select(subgraph, here, own, number, chosen_number)
-            logits, number = chosen, chosen_number
+            chosen = subgraph.new(f"exit_from_{k:02d}", [1, 1], _Type.INT32)
+            number = _select(subgraph, here, own, number, chosen)
             if stopped is not None:
                 stopped = _either(subgraph, here, stopped)
         if earlier:
-            number = _flat(subgraph, number)
+            flat = subgraph.new("exit_flat", [1], _Type.INT32)
+            options = schema.ReshapeOptionsT([1])
+            shape = subgraph.constant("shape", np.array([1], np.int32))
+            number = _call(subgraph, _Operator.RESHAPE, [number, shape], flat, options)
         return _Answer(logits, number, stopped)
 
     def stops(self, subgraph: SubgraphWriter, k: int) -> int:
         """Adds the comparison of an exit's stop logit."""
         stop = subgraph.tensor(self.graph.outputs[f"stop_{k:02d}"])
         threshold = self.thresholds[k - 1].reshape(1, 1)
-        threshold = subgraph.constant("threshold", threshold)
+        inputs = [stop, subgraph.constant("threshold", threshold)]
         stops = subgraph.new(f"stops_{k:02d}", [1, 1], _Type.BOOL)
-        subgraph.operator(
-            _Operator.GREATER, [stop, threshold], [stops], schema.GreaterOptionsT()
-        )
-        return stops
+        options = schema.GreaterOptionsT()
+        return _call(subgraph, _Operator.GREATER, inputs, stops, options)
 
     def anything(self, branch: SubgraphWriter, index: int, at_hand: list[int]) -> int:
         """A tensor of a shape and type, whatever is in it: nobody will read it.
@@ -295,10 +296,8 @@ class _Builder:
         dtype = flatbuffer_utils.type_to_name(wanted.type).lower()
         zero = branch.constant("zero", np.zeros([], dtype), wanted.quantization)
         version = _FILL_VERSIONS.get(wanted.type, 1)
-        branch.operator(
-            _Operator.FILL, [shape, zero], [blank], schema.FillOptionsT(), version
-        )
-        return blank
+        options = schema.FillOptionsT()
+        return _call(branch, _Operator.FILL, [shape, zero], blank, options, version)
 
 
 def _outputs(answer: _Answer, hands_on: Iterable[int]) -> list[int]:
@@ -307,28 +306,30 @@ def _outputs(answer: _Answer, hands_on: Iterable[int]) -> list[int]:
     return final if answer.stopped is None else [*final, answer.stopped, *hands_on]
 
 
+def _call(
+    subgraph: SubgraphWriter,
+    builtin: int,
+    inputs: list[int],
+    output: int,
+    options: Any,
+    version: int = 1,
+) -> int:
+    """Adds an operator; gives its output."""
+    subgraph.operator(builtin, inputs, [output], options, version)
+    return output
+
+
 def _either(subgraph: SubgraphWriter, a: int, b: int) -> int:
     either = subgraph.new("either", [1, 1], _Type.BOOL)
     options = schema.LogicalOrOptionsT()
-    subgraph.operator(_Operator.LOGICAL_OR, [a, b], [either], options)
-    return either
+    return _call(subgraph, _Operator.LOGICAL_OR, [a, b], either, options)
 
 
 def _select(
     subgraph: SubgraphWriter, condition: int, yes: int, no: int, chosen: int
-) -> None:
-    options = schema.SelectV2OptionsT()
-    subgraph.operator(_Operator.SELECT_V2, [condition, yes, no], [chosen], options)
-
-
-def _flat(subgraph: SubgraphWriter, number: int) -> int:
-    """A number of shape [1, 1] in the shape [1]."""
-    flat = subgraph.new("exit_flat", [1], _Type.INT32)
-    shape = subgraph.constant("shape", np.array([1], np.int32))
-    subgraph.operator(
-        _Operator.RESHAPE, [number, shape], [flat], schema.ReshapeOptionsT([1])
-    )
-    return flat
+) -> int:
+    inputs, options = [condition, yes, no], schema.SelectV2OptionsT()
+    return _call(subgraph, _Operator.SELECT_V2, inputs, chosen, options)
 
 
 def _blocks(

@@ -1,4 +1,4 @@
-"""Converts a trained model to a bundle of .tflite segments that stop early.
+"""Converts a trained model to a bundle that stops early.
 
     python convert.py --model=runs/maxmin/beta-5e-07/model.keras --dataset=maxmin \
         --output=runs/maxmin/bundle
@@ -13,9 +13,8 @@ from absl import flags
 
 import epnet_tf
 from epnet_tf import cli
-from epnet_tf.conversion import report
-from epnet_tf.model import loading
-from epnet_tf.quantization import modes
+from epnet_tf.quantization import names
+from epnet_tf.runtime import bundle
 from epnet_tf.runtime.metrics import measured
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
@@ -24,13 +23,16 @@ _DATASET = flags.DEFINE_string(
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
 _SEED = flags.DEFINE_integer("seed", 0, "The data set's seed that train.py was given.")
-_QUANTIZATION = flags.DEFINE_string(
-    "quantization", "int8", f"One of {', '.join(modes.MODES)}."
+_QUANTIZATION = flags.DEFINE_enum(
+    "quantization", "int8", names.MODES, "What becomes of float32."
 )
 _REFIT = flags.DEFINE_bool(
     "refit",
     None,
     "Fit the heads to the quantized main branch; by default with int8, int8-full, qat.",
+)
+_FORMAT = flags.DEFINE_enum(
+    "format", "both", bundle.CONTENTS, "Segments, one file that stops by itself."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The bundle's folder.")
 _NAME = flags.DEFINE_string("name", None, "What the bundle is called.")
@@ -39,7 +41,11 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the bundle in --outp
 
 def main(_) -> None:
     """Loads model and data, converts, prints what the conversion changed."""
-    modes.check_mode(_QUANTIZATION.value)
+    # Not before the flags are known to be right: this takes seconds.
+    from epnet_tf.conversion import report
+    from epnet_tf.model import loading
+    from epnet_tf.quantization import modes
+
     model = loading.load_model(_MODEL.value)
     dataset = epnet_tf.load_dataset(_DATASET.value, _DATA_DIR.value, _SEED.value)
     unseen = dataset.unseen()
@@ -54,23 +60,27 @@ def main(_) -> None:
         refit=_REFIT.value,
         labels=dataset.labels,
         name=_NAME.value or dataset.name,
+        formats=_FORMAT.value,
         overwrite=_OVERWRITE.value,
     )
     print(summary(conversion))
+    print(f"\nMore in {conversion.path / report.REPORT}")
 
 
 def summary(conversion) -> str:
     """A table: the policy with the Keras model and with the bundle."""
     manifest = conversion.manifest
-    size = sum(entry.bytes for entry in manifest.segments)
-    lines = [
-        f"{conversion.path}: {len(manifest.segments)} segments, "
-        f"{manifest.quantization}, {size / 1e6:.2f} MB"
-    ]
+    parts = []
+    if manifest.segments:
+        size = sum(entry.bytes for entry in manifest.segments)
+        parts.append(f"{len(manifest.segments)} segments, {size / 1e6:.2f} MB")
+    if manifest.model:
+        parts.append(f"{manifest.model.file}, {manifest.model.bytes / 1e6:.2f} MB")
+    lines = [f"{conversion.path}: {manifest.quantization}; {'; '.join(parts)}"]
     for name, metrics in measured(manifest.metrics).items():
         lines += ["", f"{metrics.images:,} {name} images, beta = {metrics.beta:g}"]
         lines += _rows(manifest, metrics)
-    return "\n".join([*lines, "", f"More in {conversion.path / report.REPORT}"])
+    return "\n".join(lines)
 
 
 def _rows(manifest, metrics) -> list[str]:

@@ -36,9 +36,20 @@ def test_bundle_holds_what_its_manifest_says(epnet, int8_bundle):
     assert content["full_macs"] == epnet.exit_costs.full
     segments = content["segments"]
     files = [f"segment_{i:02d}.tflite" for i in (1, 2, 3, 4)]
+    model = content["model"]
+    assert model["file"] == "model.tflite"
+    assert model["exits"] == [
+        {"layer": s["layer"], "cumulative_macs": s["cumulative_macs"]} for s in segments
+    ]
     assert [s["file"] for s in segments] == files
     report = ["report.md", "report.png"]
-    assert sorted(os.listdir(int8_bundle.path)) == ["epnet.json", *report, *files]
+    assert sorted(os.listdir(int8_bundle.path)) == [
+        "epnet.json",
+        "epnet.json.sha256",
+        "model.tflite",
+        *report,
+        *files,
+    ]
     assert [s["exit"] for s in segments] == [1, 2, 3, 4]
     assert [s["layer"] for s in segments] == list(epnet.exit_layers)
     costs = [int(c) for c in epnet.exit_costs.with_controllers]
@@ -212,7 +223,7 @@ def test_old_bundle_survives_a_failure_and_is_replaced_by_success(
 
     new = epnet_tf.convert(epnet, images, path, quantization="none", overwrite=True)
     assert bundle.read_manifest(path) == dataclasses.replace(
-        old, labels=new.manifest.labels, metrics=None
+        old, labels=new.manifest.labels, metrics=None, model=new.manifest.model
     )
     assert os.listdir(tmp_path) == ["bundle"]
 
@@ -232,9 +243,10 @@ def test_command_ends_bad_input_in_one_sentence(epnet, tmp_path):
         text=True,
         check=False,
     )
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == (
-        f"error: Expected a quantization among {', '.join(modes.MODES)}. Received: int3"
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: flag --quantization=int3: value should be one of "
+        f"<{'|'.join(modes.MODES)}>\n"
     )
     assert "Traceback" not in result.stderr
     assert os.listdir(tmp_path) == []

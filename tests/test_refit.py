@@ -168,7 +168,7 @@ def test_segment_without_a_changed_head_has_the_same_constants(
 ):
     """Nothing in the last segment is fitted again; names of its tensors may differ."""
     old, new = (
-        flatbuffer.read(bundle.read_segment(b.path, b.manifest.segments[-1])).model
+        flatbuffer.read(bundle.read_tflite(b.path, b.manifest.segments[-1])).model
         for b in (int8_bundle, refitted_bundle)
     )
     constants = [

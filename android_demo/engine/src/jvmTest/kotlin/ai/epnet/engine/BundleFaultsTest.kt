@@ -96,6 +96,8 @@ class BundleFaultsTest {
                 { it.getJSONObject("policy").put("beta_range", JSONArray("[2, 1]")) },
             "segments: found none, expected at least one." to
                 { it.put("segments", JSONArray()) },
+            "model, exits: found none, expected at least one." to
+                { it.getJSONObject("model").put("exits", JSONArray()) },
             "segments[1], file: found ../x.tflite, expected the name of a file in the bundle." to
                 { it.segment(1).put("file", "../x.tflite") },
             "segments[1], sha256: found abc, expected 64 hexadecimal digits." to

@@ -101,6 +101,22 @@ class OneFileClassifierTest {
         return row("exits").integers() zip row("labels").integers()
     }
 
+    @Test fun theOneFileNeedsNoSegments() {
+        val bundle = folder.newFolder("bundle")
+        File(Fixtures.bundle, "model.tflite").copyTo(File(bundle, "model.tflite"))
+        val json = JSONObject(File(Fixtures.bundle, MANIFEST_FILE).readText())
+        val macs = json.getJSONArray("segments").getJSONObject(answers.exits[0] - 1)
+            .getLong("cumulative_macs")
+        json.put("segments", JSONArray())
+        File(bundle, MANIFEST_FILE).writeText(json.toString())
+        open(bundle).use { classifier ->
+            val answer = classifier.classify(Fixtures.images[0])
+            assertEquals(answers.exits[0] to answers.labels[0], answer.exit to answer.label)
+            assertEquals(macs, answer.macs)
+            assertEquals(12, classifier.manifest.numExits)
+        }
+    }
+
     @Test fun faultsAreOneSentence() {
         val bundle = folder.newFolder("bundle")
         Fixtures.bundle.copyRecursively(bundle, overwrite = true)

@@ -148,6 +148,7 @@ class EarlyExitClassifier private constructor(
         /** Opens and checks the bundle in [files]: manifest, segments, their sha256. */
         fun open(files: BundleFiles, options: Options = Options()): EarlyExitClassifier {
             val manifest = openManifest(files)
+            if (manifest.segments.isEmpty()) throw noSegments(files.describe(MANIFEST_FILE))
             val models = manifest.segments.map { mapModel(files, it) }
             return EarlyExitClassifier(manifest, files, models, options)
         }

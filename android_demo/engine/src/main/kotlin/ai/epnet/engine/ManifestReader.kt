@@ -24,6 +24,8 @@ internal fun readManifest(text: String, where: String): Manifest {
     }
     val betaRange = readBetaRange(policy)
     val segments = json.objects("segments").map(::readSegment)
+    val model = json.fieldsOrNull("model")?.let(::readModel)
+    if (segments.isEmpty() && model == null) throw noSegments(where)
     checkSegments(segments, json.at("segments"))
     checkTensors(segments, input.name, betaRange != null, where)
     return Manifest(
@@ -36,7 +38,7 @@ internal fun readManifest(text: String, where: String): Manifest {
         betaRange = betaRange,
         fullMacs = json.wholeNumber("full_macs"),
         segments = segments,
-        model = json.fieldsOrNull("model")?.let(::readModel),
+        model = model,
     )
 }
 
@@ -85,8 +87,14 @@ private fun readBetaRange(policy: JsonFields): ClosedRange<Double>? {
     return range[0]..range[1]
 }
 
-private fun readModel(json: JsonFields): ModelSpec =
-    ModelSpec(readFileName(json), readSha256(json), json.wholeNumber("bytes"))
+/** What is wrong with a manifest, from the file [where], that needs segments. */
+internal fun noSegments(where: String) = fault("$where, segments", "none", "at least one")
+
+private fun readModel(json: JsonFields): ModelSpec {
+    val macs = json.objects("exits").map { it.wholeNumber("cumulative_macs") }
+    if (macs.isEmpty()) throw fault(json.at("exits"), "none", "at least one")
+    return ModelSpec(readFileName(json), readSha256(json), json.wholeNumber("bytes"), macs)
+}
 
 private fun readFileName(json: JsonFields): String {
     val file = json.text("file")
@@ -119,7 +127,6 @@ private fun readSegment(json: JsonFields): SegmentSpec =
 
 /** Exits rise from at least 1, and the cumulative MACs are the sums of the MACs. */
 private fun checkSegments(segments: List<SegmentSpec>, where: String) {
-    if (segments.isEmpty()) throw fault(where, "none", "at least one")
     var exit = 0
     var macs = 0L
     for (segment in segments) {

@@ -25,6 +25,7 @@ class OneFileClassifier private constructor(
     /** What the bundle says about itself. */
     val manifest: Manifest,
     private val where: String,
+    private val cumulativeMacs: List<Long>,
     model: ByteBuffer,
     options: Options,
 ) : AutoCloseable {
@@ -114,10 +115,10 @@ class OneFileClassifier private constructor(
 
     private fun answer(nanos: Long): ExitAnswer {
         val stopped = exit.getInt(0)
-        val segment = manifest.segments.find { it.exit == stopped }
-            ?: throw fault("$where, exit", stopped, "one of the manifest's")
+        val macs = cumulativeMacs.getOrNull(stopped - 1)
+            ?: throw fault("$where, exit", stopped, "one of 1..${cumulativeMacs.size}")
         val values = FloatArray(manifest.labels.size) { logits.getFloat(it * Float.SIZE_BYTES) }
-        return ExitAnswer(stopped, values, Float.NaN, segment.cumulativeMacs, nanos)
+        return ExitAnswer(stopped, values, Float.NaN, macs, nanos)
     }
 
     companion object {
@@ -132,7 +133,8 @@ class OneFileClassifier private constructor(
                 "${files.describe(MANIFEST_FILE)}, model", "nothing", "the model in one file",
             )
             return OneFileClassifier(
-                manifest, files.describe(spec.file), mapModel(files, spec), options,
+                manifest, files.describe(spec.file), spec.cumulativeMacs, mapModel(files, spec),
+                options,
             )
         }
 

@@ -1,12 +1,10 @@
 """Joins a bundle's segments again, to get networks without early exits."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.tflite import flatbuffer
 from epnet_tf.tflite.flatbuffer import Graph
 
@@ -78,31 +76,6 @@ def whole_model(graph: Graph) -> bytes:
     """The multi-exit model in one piece: all its logits and stop logits."""
     outputs = [n for n in graph.outputs if n.startswith(("logits_", "stop_"))]
     return cut(graph, outputs)
-
-
-def answers_at(
-    whole: LiteRTModel, images: np.ndarray, exits: Sequence[int], **inputs: np.ndarray
-) -> dict[str, list]:
-    """What the exits say, for tests to compare with.
-
-    Args:
-        whole: The multi-exit model in one piece.
-        images: Raw pixels, batch first.
-        exits: The exit at which each image leaves, from 1.
-        inputs: The model's other inputs.
-
-    Returns:
-        `exits`, `labels` and `logits` of each image, as JSON has them.
-    """
-    logits = [
-        whole.run(image=image[None], **inputs)[f"logits_{exit_number:02d}"][0]
-        for image, exit_number in zip(images, exits, strict=True)
-    ]
-    return {
-        "exits": [int(exit_number) for exit_number in exits],
-        "labels": [int(row.argmax()) for row in logits],
-        "logits": [[round(float(value), 6) for value in row] for row in logits],
-    }
 
 
 def macs(content: bytes) -> int:

@@ -27,6 +27,7 @@ import shutil
 
 import networks
 import numpy as np
+from answers import answers_at
 
 from epnet_tf.data import Dataset, load_dataset
 from epnet_tf.runtime.bundle import MANIFEST, write_checksum
@@ -88,10 +89,10 @@ def write_answers(
     the segments in a row agree bit for bit.
     """
     prediction = SegmentRunner(bundle).predict(images)
-    answers = networks.answers_at(whole, images, prediction.exit)
-    if answers["labels"] != prediction.label.tolist():
+    found = answers_at(whole, images, prediction.exit)
+    if found["labels"] != prediction.label.tolist():
         raise ValueError("Expected the runner and the whole model to agree.")
-    write_json(ASSETS / "answers" / f"{bundle.name}.json", answers)
+    write_json(ASSETS / "answers" / f"{bundle.name}.json", found)
     return prediction.label
 
 

@@ -78,15 +78,15 @@ def packaged_cases(count: int) -> list[Case]:
     return cases
 
 
-def beta_cases() -> list[Case]:
-    """The small model that takes beta, without and with `max_exit`."""
-    answers = json.loads((SMALL / "answers.json").read_text())
-    files = SMALL / "model.tflite", SMALL / "images.bin"
+def beta_cases(bundle: pathlib.Path) -> list[Case]:
+    """A bundle that takes beta, without and with `max_exit`."""
+    answers = json.loads((bundle / "answers.json").read_text())
+    files = bundle / "model.tflite", bundle / "images.bin"
     cases = []
     for k, beta in enumerate(answers["betas"]):
         for limit, found in (("", answers), (answers["max_exit"], answers["limited"])):
             numbers = [repr(beta), str(limit)] if limit else [repr(beta)]
-            name = f"{SMALL.name}, {' '.join(numbers)}"
+            name = f"{bundle.name}, {' '.join(numbers)}"
             answered = [found[key][k] for key in ("exits", "labels", "logits")]
             cases.append(Case(name, *files, numbers, *answered))
     return cases
@@ -248,12 +248,20 @@ def main() -> None:
     parser.add_argument(
         "--count", type=int, default=300, help="images per packaged model"
     )
+    parser.add_argument(
+        "--bundle",
+        type=pathlib.Path,
+        help="in place of the packaged ones; see android_demo/tools/answers.py",
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.programs) - set(PROGRAMS)
     if unknown:
         parser.error(f"Expected some of {', '.join(PROGRAMS)}. Received: {unknown}")
     BUILD.mkdir(exist_ok=True)
-    cases = [*packaged_cases(arguments.count), *beta_cases()]
+    if arguments.bundle is None:
+        cases = [*packaged_cases(arguments.count), *beta_cases(SMALL)]
+    else:
+        cases = beta_cases(arguments.bundle)
     passed = [check(name, cases) for name in arguments.programs or PROGRAMS]
     sys.exit(0 if all(passed) else 1)
 

@@ -4,6 +4,7 @@ import io
 import os
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from epnet_tf.runtime.litert import LiteRTModel
 
 # The signature with the input of the same name.
 MAX_EXIT = "max_exit"
+# What zipfile raises for what is no archive, or a damaged one.
+_NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, EOFError)
 
 
 class SelfStoppingModel:
@@ -78,7 +81,7 @@ def read_file(path: str | os.PathLike) -> tuple[Manifest, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             text = archive.read(bundle.MANIFEST)
-    except (zipfile.BadZipFile, KeyError):
+    except _NO_ARCHIVE:
         raise ValueError(
             "Expected a model.tflite of epnet_tf.convert, which has its "
             f"{bundle.MANIFEST} within. Received: {path}"

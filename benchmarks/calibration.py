@@ -23,6 +23,7 @@ from epnet_tf.data import Split
 from epnet_tf.model import loading
 from epnet_tf.quantization import clipping, modes, recipes
 from epnet_tf.tflite import export, outputs
+from epnet_tf.tflite.flatbuffer import Graph
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
 _DATASET = flags.DEFINE_string("dataset", None, "What it was trained on.")
@@ -38,11 +39,11 @@ def main(_) -> None:
     dataset = epnet_tf.load_dataset(_DATASET.value, _DATA_DIR.value, _SEED.value)
     images = dataset.validation.images[: _IMAGES.value]
     labels = dataset.validation.labels[: _IMAGES.value]
-    content = export.to_tflite(model)
+    graph = export.to_tflite(model)
     costs = model.exit_costs.with_controllers
-    expected = outputs.of_tflite(content, images).answers(costs)
+    expected = outputs.of_tflite(graph, images).answers(costs)
 
-    def compare(quantized: bytes) -> tuple[float, float, float]:
+    def compare(quantized: Graph) -> tuple[float, float, float]:
         found = outputs.of_tflite(quantized, images).answers(costs)
         benefits = [
             100 * np.mean(answers.label == labels) - model.beta * np.mean(answers.macs)
@@ -56,7 +57,7 @@ def main(_) -> None:
     print("|---|---|---|---|")
     for name, make in VARIANTS.items():
         rows = [
-            compare(make(content, dataset.train, np.random.default_rng(seed)))
+            compare(make(graph, dataset.train, np.random.default_rng(seed)))
             for seed in range(_DRAWS.value)
         ]
         cells = [
@@ -75,7 +76,7 @@ def variant(
     clip: bool = True,
     kernels: AlgorithmName = AlgorithmName.MIN_MAX_UNIFORM_QUANT,
     in_float32: tuple[Operation, ...] = (),
-) -> Callable[[bytes, Split, np.random.Generator], bytes]:
+) -> Callable[[Graph, Split, np.random.Generator], Graph]:
     """A way to int8.
 
     Args:
@@ -91,7 +92,7 @@ def variant(
         From the float32 model, training data and random numbers to the int8 model.
     """
 
-    def make(content: bytes, train: Split, rng: np.random.Generator) -> bytes:
+    def make(graph: Graph, train: Split, rng: np.random.Generator) -> Graph:
         order = rng.permutation(len(train.images))
         if balance:
             order = order[np.argsort(_rank_in_group(balance(train)[order]))]
@@ -99,16 +100,16 @@ def variant(
             {"image": image[np.newaxis].astype(np.float32)}
             for image in train.images[order[:count]]
         ]
-        recipe = modes.int8_recipe(content)
+        recipe = modes.int8_recipe(graph)
         recipe.add_static_config(".*", Operation.CONV_2D, 8, 8, algorithm_key=kernels)
         for operation in in_float32:
             recipe.add_quantization_config(
                 ".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE
             )
-        ranges = recipes.calibrate(content, recipe, feeds, update)
+        ranges = recipes.calibrate(graph, recipe, feeds, update)
         if clip:
-            ranges = clipping.clip_ranges(ranges, content, feeds)
-        return recipes.apply(content, recipe, ranges)
+            ranges = clipping.clip_ranges(ranges, graph, feeds)
+        return recipes.apply(graph, recipe, ranges)
 
     return make
 

@@ -11,6 +11,7 @@ from keras import layers
 
 import epnet_tf
 from epnet_tf.tflite import export
+from epnet_tf.tflite.flatbuffer import Graph
 
 NUM_CLASSES = 4
 IMAGE_SHAPE = (16, 16, 1)
@@ -83,7 +84,7 @@ def epnet_with_beta(images) -> epnet_tf.EPNet:
 
 
 @pytest.fixture(scope="session")
-def float_tflite(epnet) -> bytes:
+def float_tflite(epnet) -> Graph:
     """The whole residual EPNet as one float32 .tflite model."""
     return export.to_tflite(epnet)
 

@@ -10,7 +10,7 @@ from small_models import feeds
 
 from epnet_tf.quantization import clipping, modes, recipes
 from epnet_tf.quantization.clipping import best_range
-from epnet_tf.tflite import export, flatbuffer, outputs
+from epnet_tf.tflite import export, outputs
 
 
 def error_of_int8(values, low, high, floor=-np.inf):
@@ -89,8 +89,7 @@ def test_only_feature_maps_get_other_ranges(float_tflite, images):
     ranges = recipes.calibrate(float_tflite, recipe, calibration)
     narrower = clipping.clip_ranges(ranges, float_tflite, calibration)
     assert list(narrower) == list(ranges)
-    graph = flatbuffer.read(float_tflite)
-    maps = {t.name.decode() for t in graph.tensors if len(t.shape) == 4}
+    maps = {t.name.decode() for t in float_tflite.tensors if len(t.shape) == 4}
     changed = {name for name in ranges if narrower[name] != ranges[name]}
     assert changed and changed <= maps
     for name in changed:
@@ -101,7 +100,7 @@ def test_only_feature_maps_get_other_ranges(float_tflite, images):
 
 
 def test_the_end_of_a_residual_branch_is_measured_behind_the_relu(float_tflite):
-    graph = flatbuffer.read(float_tflite)
+    graph = float_tflite
     added = rectified_sums(graph)
     assert len(added) == 2  # The model has two residual blocks.
     used_once = 0
@@ -118,9 +117,7 @@ def test_a_vector_that_is_added_to_a_map_is_no_floor():
     image = keras.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, name="conv")(image)
     vector = layers.Conv2D(4, 1)(layers.GlobalAveragePooling2D(keepdims=True)(image))
-    graph = flatbuffer.read(
-        export.to_tflite(keras.Model(image, {"out": layers.ReLU()(x + vector)}))
-    )
+    graph = export.to_tflite(keras.Model(image, {"out": layers.ReLU()(x + vector)}))
     [added] = rectified_sums(graph)
     maps = [clipping._is_map(graph.tensors[t]) for t in added]
     assert sorted(maps) == [False, True]

@@ -113,7 +113,7 @@ def test_segments_that_differ_from_the_whole_are_noticed(float_tflite, images):
     buffers = flatbuffer.read(segments[2].content).model.buffers
     weights = max((b.data.tobytes() for b in buffers if b.data is not None), key=len)
     spoilt = segments[2].content.replace(weights, bytes(len(weights)))
-    segments[2] = segments[2]._replace(content=spoilt)
+    segments[2] = flatbuffer.read(spoilt)
     with pytest.raises(ValueError, match="logits_03"):
         verify.compare(float_tflite, segments, feeds)
 

@@ -302,13 +302,16 @@ def test_beta_survives_saving_exactly(tmp_path):
     assert assert_saved(model, tmp_path, small_images(2)[0]).beta == 5e-7
 
 
-def test_load_in_a_process_that_only_imports_epnet_tf(tmp_path):
+@pytest.mark.parametrize(
+    "imports", ["epnet_tf, keras", "keras, epnet_tf", "epnet_tf.model, keras"]
+)
+def test_load_in_a_process_that_only_imports_epnet_tf(tmp_path, imports):
     model = small_epnet()
     images, _ = small_images(6)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images)
     script = (
-        "import epnet_tf, keras, numpy, sys\n"
+        f"import {imports}, numpy, sys\n"
         "model = keras.saving.load_model(sys.argv[1] + '/model.keras')\n"
         "answer = model.classify(numpy.load(sys.argv[1] + '/images.npy'))\n"
         "numpy.save(sys.argv[1] + '/labels.npy', answer.probabilities)\n"

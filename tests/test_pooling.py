@@ -35,7 +35,7 @@ def pooled_tflite(images):
 
 def test_every_sum_is_rounded_exactly():
     images = np.random.default_rng(0).normal(size=(20, 11, 11, 2)).astype(np.float32)
-    graph = flatbuffer.read(pooled_tflite(images))
+    graph = pooled_tflite(images)
     codes = [graph.model.operatorCodes[o.opcodeIndex] for o in graph.operators]
     index = [c.builtinCode for c in codes].index(BuiltinOperator.MEAN)
     operator = graph.operators[index]
@@ -48,11 +48,10 @@ def test_every_sum_is_rounded_exactly():
     distance = np.abs(sums / ratio % 1 - 0.5).min()
     assert distance > 0.004
 
-    alone = litert.LiteRTModel(
-        flatbuffer.extract(
-            graph, [index], {"map": operator.inputs[0]}, {"mean": operator.outputs[0]}
-        )
+    alone = flatbuffer.extract(
+        graph, [index], {"map": operator.inputs[0]}, {"mean": operator.outputs[0]}
     )
+    alone = litert.LiteRTModel(alone.content)
     zero, mean_zero = source.quantization.zeroPoint[0], mean.quantization.zeroPoint[0]
     for total in sums:
         # The values above the zero point share the sum as evenly as they can.

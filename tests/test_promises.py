@@ -5,6 +5,7 @@ import pytest
 from small_models import small_epnet, small_images
 
 from epnet_tf.evaluation import promises
+from epnet_tf.experiments import case
 from epnet_tf.model import compute_states
 
 BETA_RANGE = (1e-6, 1e-4)
@@ -56,4 +57,4 @@ def test_a_promise_that_other_images_break_is_called_broken(model, states):
 
 def test_a_folder_without_a_model_for_a_range(tmp_path):
     with pytest.raises(ValueError, match=r"model\.keras, as train.py --beta_range"):
-        promises.load_range_model(tmp_path)
+        case.load_range_model(tmp_path)

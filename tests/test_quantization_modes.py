@@ -45,17 +45,19 @@ def mobilenet(shape):
 class Case(NamedTuple):
     """A network, as float32 .tflite, and images for it."""
 
-    content: bytes
+    graph: flatbuffer.Graph
     images: np.ndarray
 
     def quantized(self, mode):
-        return _quantized(self.content, mode, self.images.tobytes(), self.images.shape)
+        return _quantized(
+            self.graph.content, mode, self.images.tobytes(), self.images.shape
+        )
 
 
 @functools.cache
 def _quantized(content, mode, pixels, shape):
     images = np.frombuffer(pixels, np.uint8).reshape(shape)
-    return modes.quantize(content, mode, feeds(images))
+    return modes.quantize(flatbuffer.read(content), mode, feeds(images))
 
 
 def make_case(backbone, shape, exits) -> Case:
@@ -100,12 +102,12 @@ def case(request) -> Case:
     return make_case(*CASES[request.param])
 
 
-def check_slices(content, images):
+def check_slices(graph, images):
     """Segments in a row compute, bit for bit, what the whole model does."""
-    segments = slicer.slice_model(content)
-    whole = litert.LiteRTModel(content)
+    segments = slicer.slice_model(graph)
+    whole = litert.LiteRTModel(graph.content)
     parts = [litert.LiteRTModel(segment.content) for segment in segments]
-    for feed in feeds(images, modes.image_dtype(content)):
+    for feed in feeds(images, modes.image_dtype(graph)):
         tensors = dict(feed)
         for part in parts:
             tensors |= part.run(**{name: tensors[name] for name in part.inputs})
@@ -113,10 +115,10 @@ def check_slices(content, images):
             assert value.tobytes() == tensors[name].tobytes(), name
 
 
-def answers(content, images):
+def answers(graph, images):
     """float32 [images, all outputs]."""
-    model = litert.LiteRTModel(content)
-    rows = [model.run(**f) for f in feeds(images, modes.image_dtype(content))]
+    model = litert.LiteRTModel(graph.content)
+    rows = [model.run(**f) for f in feeds(images, modes.image_dtype(graph))]
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -165,7 +167,7 @@ INT8, FLOAT16, FLOAT32 = TensorType.INT8, TensorType.FLOAT16, TensorType.FLOAT32
     ],
 )
 def test_convolutions_and_dense_layers_have_the_modes_types(case, mode, main, heads):
-    graph = flatbuffer.read(case.quantized(mode))
+    graph = case.quantized(mode)
     assert types(graph, KERNELS) == {main}
     assert types(graph, [DENSE], modes.head_operators(graph)) == {heads}
     inputs = {name: graph.tensors[t].type for name, t in graph.inputs.items()}
@@ -175,7 +177,7 @@ def test_convolutions_and_dense_layers_have_the_modes_types(case, mode, main, he
 
 
 def test_kernels_in_float16(case):
-    graph = flatbuffer.read(case.quantized("float16"))
+    graph = case.quantized("float16")
     for index, operator in enumerate(graph.operators):
         if code(graph, index) in (*KERNELS, DENSE):
             cast = graph.operators[graph.producers[operator.inputs[1]]]
@@ -185,7 +187,7 @@ def test_kernels_in_float16(case):
 @pytest.mark.parametrize("mode", MODES)
 def test_dense_layers_are_quantized_per_tensor(case, mode):
     """TFLite 2.16.1 computes others one step off, or not at all."""
-    graph = flatbuffer.read(case.quantized(mode))
+    graph = case.quantized(mode)
     for index, operator in enumerate(graph.operators):
         kernel = graph.tensors[operator.inputs[1]] if operator.inputs[1:] else None
         if code(graph, index) == DENSE and kernel.type == INT8:
@@ -193,7 +195,7 @@ def test_dense_layers_are_quantized_per_tensor(case, mode):
 
 
 def test_only_confidence_features_are_float_in_int8_full(case):
-    graph = flatbuffer.read(case.quantized("int8-full"))
+    graph = case.quantized("int8-full")
     of_confidence = modes._confidence_operators(graph)
     assert of_confidence < modes.head_operators(graph)
     casts = (BuiltinOperator.QUANTIZE, BuiltinOperator.DEQUANTIZE)
@@ -209,7 +211,7 @@ def test_only_confidence_features_are_float_in_int8_full(case):
 )
 def test_sizes(mode, low, high):
     case = _resnet10()
-    share = len(case.quantized(mode)) / len(case.content)
+    share = len(case.quantized(mode).content) / len(case.graph.content)
     assert low < share < high
 
 
@@ -225,7 +227,7 @@ def _resnet10():
 )
 def test_logits_are_near_the_float_ones(mode, error):
     case = _resnet10()
-    expected = answers(case.content, case.images)
+    expected = answers(case.graph, case.images)
     found = answers(case.quantized(mode), case.images)
     assert expected.keys() == found.keys()
     for name, values in expected.items():
@@ -236,9 +238,8 @@ def test_logits_are_near_the_float_ones(mode, error):
 
 def test_raw_pixels_are_the_uint8_image():
     case = _resnet10()
-    content = case.quantized("int8-full")
-    assert modes.image_dtype(content) == "uint8"
-    graph = flatbuffer.read(content)
+    graph = case.quantized("int8-full")
+    assert modes.image_dtype(graph) == "uint8"
     image = graph.tensors[graph.inputs["image"]].quantization
     assert (image.scale, image.zeroPoint) == ([1.0], [0])
 
@@ -252,14 +253,13 @@ def test_images_that_are_no_whole_numbers_stay_float(float_tflite, images):
 @pytest.mark.parametrize("mode", MODES)
 def test_beta_stays_float(epnet_with_beta, images, mode):
     beta = {"beta": np.full([1, 1], 1e-5, np.float32)}
-    content = modes.quantize(
+    graph = modes.quantize(
         _beta_tflite(epnet_with_beta), mode, [f | beta for f in feeds(images)]
     )
-    graph = flatbuffer.read(content)
     assert graph.tensors[graph.inputs["beta"]].type == FLOAT32
-    assert len(slicer.slice_model(content)) == epnet_with_beta.num_exits
-    model = litert.LiteRTModel(content)
-    feed = feeds(images[:1], modes.image_dtype(content))[0]
+    assert len(slicer.slice_model(graph)) == epnet_with_beta.num_exits
+    model = litert.LiteRTModel(graph.content)
+    feed = feeds(images[:1], modes.image_dtype(graph))[0]
     low, high = (
         model.run(**feed, beta=np.full([1, 1], value, np.float32))["stop_01"]
         for value in epnet_with_beta.beta_range

@@ -12,7 +12,7 @@ from small_models import feeds
 import epnet_tf
 from epnet_tf.quantization import modes
 from epnet_tf.runtime import litert
-from epnet_tf.tflite import export, flatbuffer, slicer
+from epnet_tf.tflite import export, slicer
 
 
 def operators(graph, code):
@@ -47,7 +47,7 @@ def squeeze_and_excitation_epnet():
 
 
 def test_heads_are_all_that_follows_the_pooled_features(float_tflite):
-    graph = flatbuffer.read(float_tflite)
+    graph = float_tflite
     heads = modes.head_operators(graph)
     pools = set(operators(graph, BuiltinOperator.MEAN))
     assert len(pools) == 4
@@ -63,11 +63,11 @@ def test_heads_are_all_that_follows_the_pooled_features(float_tflite):
 
 
 def test_none_changes_nothing(float_tflite):
-    assert modes.quantize(float_tflite, "none", []) == float_tflite
+    assert modes.quantize(float_tflite, "none", []) is float_tflite
 
 
 def test_main_branch_is_int8_and_heads_are_float(int8_tflite):
-    graph = flatbuffer.read(int8_tflite)
+    graph = int8_tflite
     main = operators(graph, BuiltinOperator.CONV_2D)
     pools = operators(graph, BuiltinOperator.MEAN)
     assert output_types(graph, main + pools) == {TensorType.INT8}
@@ -80,7 +80,7 @@ def test_main_branch_is_int8_and_heads_are_float(int8_tflite):
 
 
 def test_int8_answers_are_near_the_float_ones(float_tflite, int8_tflite, images):
-    models = [litert.LiteRTModel(content) for content in (float_tflite, int8_tflite)]
+    models = [litert.LiteRTModel(g.content) for g in (float_tflite, int8_tflite)]
     answers = [[model.run(**feed) for feed in feeds(images)] for model in models]
     for name in models[0].outputs:
         reference, quantized = (
@@ -90,9 +90,8 @@ def test_int8_answers_are_near_the_float_ones(float_tflite, int8_tflite, images)
 
 
 def test_dense_layers_of_the_main_branch_are_int8_per_tensor(images):
-    content = export.to_tflite(squeeze_and_excitation_epnet())
-    content = modes.quantize(content, "int8", feeds(images))
-    graph = flatbuffer.read(content)
+    graph = export.to_tflite(squeeze_and_excitation_epnet())
+    graph = modes.quantize(graph, "int8", feeds(images))
     heads = modes.head_operators(graph)
     dense = operators(graph, BuiltinOperator.FULLY_CONNECTED)
     assert len(dense) == 2 * 2 + 2 + 2
@@ -100,7 +99,7 @@ def test_dense_layers_of_the_main_branch_are_int8_per_tensor(images):
     for index in set(dense) - heads:
         weights = graph.tensors[graph.operators[index].inputs[1]]
         assert len(weights.quantization.scale) == 1
-    assert len(slicer.slice_model(content)) == 2
+    assert len(slicer.slice_model(graph)) == 2
 
 
 def test_calibration_sample_is_drawn_from_the_seed():

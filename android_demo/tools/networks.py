@@ -69,7 +69,7 @@ def cut(graph: Graph, outputs: Iterable[str]) -> bytes:
     needed = graph.ancestors(wanted.values())
     read = {t for o in needed for t in graph.variable_inputs(o)}
     inputs = {name: t for name, t in graph.inputs.items() if t in read}
-    return flatbuffer.extract(graph, needed, inputs, wanted)
+    return flatbuffer.extract(graph, needed, inputs, wanted).content
 
 
 def macs(content: bytes) -> int:

@@ -11,6 +11,7 @@ from epnet_tf.model import EPNet
 from epnet_tf.runtime import bundle
 from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.runtime.runner import SegmentRunner
+from epnet_tf.tflite import outputs
 
 # What the others are compared with, and the same without copying the image in.
 WHOLE = "whole model"
@@ -48,14 +49,14 @@ def compare(
     # Opens all segments, and sets beta.
     row.predict(images[:1], beta)
 
-    def single(*outputs: str) -> LiteRTModel:
+    def single(*names: str) -> LiteRTModel:
         """A part of the Keras model in one piece, in the bundle's quantization."""
-        given = beta if len(outputs) > 1 else None
+        given = beta if len(names) > 1 else None
         inputs = model.input if given or not model.beta_range else model.input["image"]
-        part = keras.Model(inputs, {name: model.output[name] for name in outputs})
+        part = keras.Model(inputs, {name: model.output[name] for name in names})
         mode = early.manifest.quantization
-        content = convert.to_tflite(part, calibration_images, mode, given)
-        return LiteRTModel(content, beta=given)
+        graph = convert.to_tflite(part, calibration_images, mode, given)
+        return outputs.opened(graph, given)
 
     whole = single(*model.output)
     static = static_exit(model, images, labels, accuracy, beta)

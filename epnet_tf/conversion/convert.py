@@ -19,6 +19,7 @@ from epnet_tf.runtime import bundle
 from epnet_tf.runtime.bundle import Manifest
 from epnet_tf.runtime.metrics import Metrics
 from epnet_tf.tflite import export, slicer, verify
+from epnet_tf.tflite.flatbuffer import Graph
 
 # Images on which segments in a row and the whole model must agree bit for bit.
 _COMPARED_IMAGES = 32
@@ -146,7 +147,7 @@ def to_tflite(
     calibration_images: np.ndarray,
     quantization: str,
     beta: float | None = None,
-) -> bytes:
+) -> Graph:
     """Converts a model, or a part of one, to a single .tflite and quantizes it.
 
     Args:
@@ -171,9 +172,9 @@ class _TFLite(NamedTuple):
         before_refit: Quantized without the refit; None if there is none.
     """
 
-    float32: bytes
-    whole: bytes
-    before_refit: bytes | None = None
+    float32: Graph
+    whole: Graph
+    before_refit: Graph | None = None
 
 
 def _whole(
@@ -203,7 +204,7 @@ def _write_segments(
     manifest: Manifest,
     model: EPNet,
     image_dtype: str,
-    segments: Sequence[slicer.Segment],
+    segments: Sequence[Graph],
 ) -> Manifest:
     """Writes segments and manifest; gives the manifest."""
     entries = _entries(segments, model.exit_layers, model.exit_costs.with_controllers)
@@ -216,7 +217,7 @@ def _write_segments(
 
 
 def _entries(
-    segments: Sequence[slicer.Segment],
+    segments: Sequence[Graph],
     layers: Sequence[str],
     cumulative_macs: np.ndarray,
 ) -> tuple[bundle.SegmentEntry, ...]:
@@ -238,8 +239,8 @@ def _entries(
             bytes=len(segment.content),
             exit=k,
             layer=layer,
-            inputs=segment.inputs,
-            outputs=segment.outputs,
+            inputs=tuple(segment.inputs),
+            outputs=tuple(segment.outputs),
             macs=int(macs[k - 1]),
             cumulative_macs=int(cumulative_macs[k - 1]),
         )

@@ -9,11 +9,11 @@ import numpy as np
 from epnet_tf import objective
 from epnet_tf.conversion.timing import one_image, time_in_turn
 from epnet_tf.model import EPNet
-from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.runtime.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics, Time
 from epnet_tf.runtime.prediction import ExitOutputs, Prediction
 from epnet_tf.runtime.runner import SegmentRunner
 from epnet_tf.tflite import outputs, slicer
+from epnet_tf.tflite.flatbuffer import Graph
 
 # What the times in a report are compared with.
 FLOAT = "float32 model in one piece"
@@ -24,11 +24,11 @@ _SECONDS = 5.0
 
 def measure(
     model: EPNet,
-    whole: bytes,
+    whole: Graph,
     images: np.ndarray,
     labels: np.ndarray,
     beta: float,
-    before_refit: bytes | None = None,
+    before_refit: Graph | None = None,
 ) -> Metrics:
     """The policy with the Keras model and with a .tflite model, on the same images.
 
@@ -155,8 +155,8 @@ def lost(
 
 
 def cost(
-    float32: bytes,
-    whole: bytes,
+    float32: Graph,
+    whole: Graph,
     folder: str | os.PathLike,
     images: np.ndarray,
     beta: float | None = None,
@@ -179,9 +179,9 @@ def cost(
         # Opens all segments, and sets beta.
         runner.predict(images[:1], beta)
     contenders: dict[str, Callable] = {
-        FLOAT: one_image(LiteRTModel(float32, beta=beta)),
+        FLOAT: one_image(outputs.opened(float32, beta)),
         f"{early.manifest.quantization} model in one piece": one_image(
-            LiteRTModel(whole, beta=beta)
+            outputs.opened(whole, beta)
         ),
         "all segments in a row": row.run_image,
         "segments with early termination": early.run_image,

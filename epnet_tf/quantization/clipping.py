@@ -25,7 +25,7 @@ _SHARES = np.geomspace(1.0, 0.03, 60)
 
 
 def clip_ranges(
-    ranges: dict[str, dict[str, np.ndarray]], model: bytes, calibration: Calibration
+    ranges: dict[str, dict[str, np.ndarray]], graph: Graph, calibration: Calibration
 ) -> dict[str, dict[str, np.ndarray]]:
     """Narrows the ranges of feature maps to where int8 loses least.
 
@@ -34,13 +34,12 @@ def clip_ranges(
 
     Args:
         ranges: From `recipes.calibrate`: `min` and `max` of tensors, by their names.
-        model: The float32 model.
+        graph: The float32 model.
         calibration: Inputs of the model.
 
     Returns:
         The ranges to quantize the model with.
     """
-    graph = flatbuffer.read(model)
     names = {
         index: graph.tensors[index].name.decode()
         for operator in graph.operators
@@ -130,7 +129,8 @@ def _some_values(
     operators = graph.ancestors(named.values())
     reads = {index for i in operators for index in graph.operators[i].inputs}
     inputs = {name: index for name, index in graph.inputs.items() if index in reads}
-    model = LiteRTModel(flatbuffer.extract(graph, operators, inputs, named))
+    part = flatbuffer.extract(graph, operators, inputs, named)
+    model = LiteRTModel(part.content)
     rng = np.random.default_rng(0)
     places = {
         shape: rng.integers(0, math.prod(shape), (len(calibration), _VALUES))

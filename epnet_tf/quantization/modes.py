@@ -31,18 +31,18 @@ from epnet_tf.tflite import flatbuffer
 from epnet_tf.tflite.flatbuffer import Graph
 
 
-def quantize(model: bytes, mode: str, calibration: Calibration) -> bytes:
+def quantize(graph: Graph, mode: str, calibration: Calibration) -> Graph:
     """Quantizes a float32 .tflite model.
 
     Args:
-        model: The whole model, see `epnet_tf.tflite.export.to_tflite`.
+        graph: The whole model, see `epnet_tf.tflite.export.to_tflite`.
         mode: A name in `MODES`.
         calibration: Inputs of the model, of training images.
 
     Returns:
         The quantized model, with the same signature.
     """
-    return MODES[mode](model, calibration)
+    return MODES[mode](graph, calibration)
 
 
 def calibration_sample(images: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -81,16 +81,15 @@ def check_mode(mode: str, has_training_data: bool = True) -> None:
         )
 
 
-def image_dtype(model: bytes) -> str:
+def image_dtype(graph: Graph) -> str:
     """NumPy's name of the type that a model's input `image` has.
 
     Args:
-        model: A whole model, quantized or not.
+        graph: A whole model, quantized or not.
 
     Returns:
         `float32`, or `uint8`, which takes raw pixel values as they are.
     """
-    graph = flatbuffer.read(model)
     is_uint8 = graph.tensors[graph.inputs["image"]].type == schema.TensorType.UINT8
     return "uint8" if is_uint8 else "float32"
 
@@ -120,59 +119,57 @@ def head_operators(graph: Graph) -> set[int]:
     }
 
 
-def _none(model: bytes, calibration: Calibration) -> bytes:
+def _none(graph: Graph, calibration: Calibration) -> Graph:
     """All in float32: the model as it is."""
-    return model
+    return graph
 
 
-def _float16(model: bytes, calibration: Calibration) -> bytes:
+def _float16(graph: Graph, calibration: Calibration) -> Graph:
     """Kernels of convolutions and dense layers in float16, all else in float32.
 
     They are cast to float32 when a segment is opened: half the size, the same speed.
     """
-    return recipes.apply(model, recipes.float16())
+    return recipes.apply(graph, recipes.float16())
 
 
-def _dynamic(model: bytes, calibration: Calibration) -> bytes:
+def _dynamic(graph: Graph, calibration: Calibration) -> Graph:
     """Kernels of the main branch's convolutions and dense layers in int8.
 
     All tensors between operators are float32, and the heads as in `int8`. An operator
     with an int8 kernel quantizes what it reads, image by image, so that nothing has to
     be calibrated.
     """
-    graph = flatbuffer.read(model)
     recipe = recipes.dynamic()
     recipes.leave_with_float16_kernels(recipe, graph, head_operators(graph))
-    return recipes.apply(model, recipe)
+    return recipes.apply(graph, recipe)
 
 
-def _int8(model: bytes, calibration: Calibration) -> bytes:
+def _int8(graph: Graph, calibration: Calibration) -> Graph:
     """Main branch up to the pooled features in int8, heads and inputs in float32.
 
     An int8 softmax has steps of 1/256, just where confidence matters, and the heads
     are a thousandth of the work. Their kernels are stored in float16, as they would be
     a quarter of the size.
     """
-    recipe = int8_recipe(model)
-    return recipes.apply(model, recipe, _ranges(model, recipe, calibration))
+    recipe = int8_recipe(graph)
+    return recipes.apply(graph, recipe, _ranges(graph, recipe, calibration))
 
 
-def int8_recipe(model: bytes) -> RecipeManager:
+def int8_recipe(graph: Graph) -> RecipeManager:
     """The recipe of mode `int8`.
 
     Args:
-        model: The float32 model.
+        graph: The float32 model.
 
     Returns:
         A recipe to calibrate and apply, see `epnet_tf.quantization.recipes`.
     """
-    graph = flatbuffer.read(model)
     recipe = recipes.static()
     recipes.leave_with_float16_kernels(recipe, graph, head_operators(graph))
     return recipe
 
 
-def _int8_full(model: bytes, calibration: Calibration) -> bytes:
+def _int8_full(graph: Graph, calibration: Calibration) -> Graph:
     """Every convolution and dense layer, heads included, from and to int8.
 
     In float32 remain `beta`, the outputs (int8 up to a DEQUANTIZE each) and the
@@ -180,24 +177,23 @@ def _int8_full(model: bytes, calibration: Calibration) -> bytes:
     logarithm or exponential, up to its next dense layer. The image is uint8 if those
     in `calibration` are whole numbers, which raw pixels are, otherwise float32.
     """
-    graph = flatbuffer.read(model)
     recipe = recipes.static()
     recipes.leave(recipe, graph, _confidence_operators(graph))
-    ranges = _ranges(model, recipe, calibration)
+    ranges = _ranges(graph, recipe, calibration)
     if not all((feed["image"] % 1 == 0).all() for feed in calibration):
-        return recipes.apply(model, recipe, ranges)
+        return recipes.apply(graph, recipe, ranges)
     image = graph.tensors[graph.inputs["image"]].name.decode()
     for end, value in (("min", 0.0), ("max", 255.0)):
         ranges[image][end] = np.full_like(ranges[image][end], value)
-    return _with_uint8_image(recipes.apply(model, recipe, ranges))
+    return _with_uint8_image(recipes.apply(graph, recipe, ranges))
 
 
 def _ranges(
-    model: bytes, recipe: RecipeManager, calibration: Calibration
+    graph: Graph, recipe: RecipeManager, calibration: Calibration
 ) -> dict[str, dict[str, np.ndarray]]:
     """The ranges that tensors get in int8, by their names."""
-    ranges = recipes.calibrate(model, recipe, calibration)
-    return clipping.clip_ranges(ranges, model, calibration)
+    ranges = recipes.calibrate(graph, recipe, calibration)
+    return clipping.clip_ranges(ranges, graph, calibration)
 
 
 def _confidence_operators(graph: Graph) -> set[int]:
@@ -221,10 +217,8 @@ def _confidence_operators(graph: Graph) -> set[int]:
 _OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items()}
 
 
-def _with_uint8_image(model: bytes) -> bytes:
+def _with_uint8_image(graph: Graph) -> Graph:
     """Lets a model whose image is quantized first, with scale 1, take uint8."""
-    graph = flatbuffer.read(model)
-    image = graph.tensors[graph.inputs["image"]]
     readers = {
         graph.model.operatorCodes[operator.opcodeIndex].builtinCode
         for operator in graph.operators
@@ -232,14 +226,16 @@ def _with_uint8_image(model: bytes) -> bytes:
     }
     # A first operator that cannot be int8 reads float32.
     if readers != {schema.BuiltinOperator.QUANTIZE}:
-        return model
+        return graph
+    operators = range(len(graph.operators))
+    copy = flatbuffer.extract(graph, operators, graph.inputs, graph.outputs)
+    image = copy.tensors[copy.inputs["image"]]
     image.type = schema.TensorType.UINT8
     image.quantization = schema.QuantizationParametersT(scale=[1.0], zeroPoint=[0])
-    operators = range(len(graph.operators))
-    return flatbuffer.extract(graph, operators, graph.inputs, graph.outputs)
+    return copy
 
 
-MODES: dict[str, Callable[[bytes, Calibration], bytes]] = {
+MODES: dict[str, Callable[[Graph, Calibration], Graph]] = {
     "none": _none,
     "float16": _float16,
     "dynamic": _dynamic,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from epnet_tf.tflite import flatbuffer
+from epnet_tf.tflite.flatbuffer import Graph
 
 # Keeps products at least about 1/250 away from half-way, twenty times the largest error
 # seen, for output ranges that are about 2% wider at most.
@@ -20,18 +20,17 @@ _LEAST_Q = 100
 
 
 def widen_ranges(
-    ranges: dict[str, dict[str, Any]], quantized: bytes
+    ranges: dict[str, dict[str, Any]], graph: Graph
 ) -> dict[str, dict[str, Any]]:
     """Widens the ranges of means, such that no sum is rounded near half-way.
 
     Args:
         ranges: The quantizer's statistics: `min` and `max` of tensors, by their names.
-        quantized: The model, quantized with these ranges.
+        graph: The model, quantized with these ranges.
 
     Returns:
         The ranges to quantize the model with again.
     """
-    graph = flatbuffer.read(quantized)
     wider = dict(ranges)
     for operator in graph.operators:
         source, mean = (

@@ -115,7 +115,7 @@ def _scope(graph: Graph, operators: Iterable[int]) -> str:
 
 
 def calibrate(
-    model: bytes,
+    graph: Graph,
     recipe: RecipeManager,
     calibration: Calibration,
     update: Callable = qsv_utils.min_max_update,
@@ -123,7 +123,7 @@ def calibrate(
     """Finds the ranges of tensors on some images.
 
     Args:
-        model: The float32 model.
+        graph: The float32 model.
         recipe: Tells which tensors' ranges are needed.
         calibration: Inputs of the model.
         update: How a range changes with another image's range. The quantizer's own
@@ -135,7 +135,7 @@ def calibrate(
     """
     with _quiet():
         calibrator = Calibrator(
-            model,
+            graph.content,
             num_threads=1,
             # The same ranges as by default, in a seventh of the time.
             mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
@@ -145,11 +145,11 @@ def calibrate(
         return calibrator.get_model_qsvs()
 
 
-def apply(model: bytes, recipe: RecipeManager, ranges: dict | None = None) -> bytes:
+def apply(graph: Graph, recipe: RecipeManager, ranges: dict | None = None) -> Graph:
     """Quantizes a model by a recipe.
 
     Args:
-        model: The float32 model.
+        graph: The float32 model.
         recipe: What becomes of which operators.
         ranges: From `calibrate`, for a recipe that needs them.
 
@@ -157,12 +157,14 @@ def apply(model: bytes, recipe: RecipeManager, ranges: dict | None = None) -> by
         The quantized model.
     """
     with _quiet():
-        quantizer = Quantizer(model, recipe.get_quantization_recipe())
-        result = quantizer.quantize(ranges, enable_progress_report=False)
-        if ranges:
-            ranges = pooling.widen_ranges(ranges, bytes(result.quantized_model))
+        quantizer = Quantizer(graph.content, recipe.get_quantization_recipe())
+
+        def quantized(ranges) -> Graph:
             result = quantizer.quantize(ranges, enable_progress_report=False)
-    return bytes(result.quantized_model)
+            return flatbuffer.read(bytes(result.quantized_model))
+
+        first = quantized(ranges)
+        return quantized(pooling.widen_ranges(ranges, first)) if ranges else first
 
 
 @contextlib.contextmanager

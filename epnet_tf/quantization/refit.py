@@ -33,7 +33,7 @@ _BATCH_SIZE = 512
 
 
 def refit(
-    model: EPNet, whole: bytes, images: np.ndarray, labels: np.ndarray, seed: int = 0
+    model: EPNet, whole: Graph, images: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> EPNet:
     """Fits classifiers and controllers to a quantized model's features.
 
@@ -61,7 +61,7 @@ def refit(
     return fitted
 
 
-def compute_states(whole: bytes, images, labels) -> ExitStates:
+def compute_states(whole: Graph, images, labels) -> ExitStates:
     """Exit states of a whole .tflite model: what its controllers see of images.
 
     Args:
@@ -72,22 +72,21 @@ def compute_states(whole: bytes, images, labels) -> ExitStates:
     Returns:
         The `ExitStates`; quantized features are given by the values they stand for.
     """
-    graph = flatbuffer.read(whole)
-    names = numbered(graph.outputs, "logits")
-    logits = {name: graph.outputs[name] for name in names}
-    pooled = {f"pooled {name}": _pooled(graph, logits[name]) for name in names[:-1]}
+    names = numbered(whole.outputs, "logits")
+    logits = {name: whole.outputs[name] for name in names}
+    pooled = {f"pooled {name}": _pooled(whole, logits[name]) for name in names[:-1]}
     made = logits | pooled
-    inputs = {"image": graph.inputs["image"]}
-    part = flatbuffer.extract(graph, graph.ancestors(made.values()), inputs, made)
-    found = outputs.run(LiteRTModel(part), images)
+    inputs = {"image": whole.inputs["image"]}
+    part = flatbuffer.extract(whole, whole.ancestors(made.values()), inputs, made)
+    found = outputs.run(LiteRTModel(part.content), images)
     return ExitStates(
-        tuple(_real_values(graph, t, found[name]) for name, t in pooled.items()),
+        tuple(_real_values(whole, t, found[name]) for name, t in pooled.items()),
         np.stack([found[name] for name in names], axis=1),
         np.asarray(labels).reshape(-1),
     )
 
 
-def check_same_main_branch(before: bytes, after: bytes) -> None:
+def check_same_main_branch(before: Graph, after: Graph) -> None:
     """Checks that two .tflite models have the same main branch, byte for byte.
 
     Raises:
@@ -101,16 +100,15 @@ def check_same_main_branch(before: bytes, after: bytes) -> None:
         )
 
 
-def main_branch(whole: bytes) -> list[bytes]:
+def main_branch(graph: Graph) -> list[bytes]:
     """Constants and quantization of the main branch.
 
     Args:
-        whole: A model with the outputs of an `EPNet`.
+        graph: A model with the outputs of an `EPNet`.
 
     Returns:
         Those of all tensors up to the pooled features, as their operators run.
     """
-    graph = flatbuffer.read(whole)
     names = numbered(graph.outputs, "logits")
     pooled = [_pooled(graph, graph.outputs[name]) for name in names]
     content = []

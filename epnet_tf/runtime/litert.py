@@ -23,7 +23,6 @@ class LiteRTModel:
     Args:
         content: The model, with one signature.
         num_threads: Threads that one call may use.
-        beta: The value of the input `beta`, for a model that has it.
 
     Attributes:
         inputs: The memory of each input, by name, to write to.
@@ -31,19 +30,17 @@ class LiteRTModel:
         invoke: Runs the model once.
     """
 
-    def __init__(self, content: bytes, num_threads: int = 1, beta: float | None = None):
+    def __init__(self, content: bytes, num_threads: int = 1):
         self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         self._interpreter.allocate_tensors()
         signature = self._interpreter.get_signature_runner()
         self.inputs = self._memory(signature.get_input_details())
         self.outputs = self._memory(signature.get_output_details())
-        # Not the interpreter's own `invoke`: that looks, in Python, for views that are in
-        # the way, which ours are not, and threads with other models wait meanwhile.
+        # Not the interpreter's own `invoke`: that looks, in Python, for views that are
+        # in the way, which ours are not, and threads with other models wait meanwhile.
         self.invoke = functools.partial(self._interpreter._interpreter.Invoke)
         # What it runs in belongs to the interpreter.
         vars(self.invoke)["interpreter"] = self._interpreter
-        if beta is not None:
-            self.inputs["beta"][...] = beta
 
     def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the model once.

@@ -6,8 +6,11 @@ import keras
 import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
+from epnet_tf.tflite import flatbuffer
+from epnet_tf.tflite.flatbuffer import Graph
 
-def to_tflite(model: keras.Model) -> bytes:
+
+def to_tflite(model: keras.Model) -> Graph:
     """Converts a Keras model to .tflite in float32, with static shapes and batch 1.
 
     Args:
@@ -44,7 +47,7 @@ def to_tflite(model: keras.Model) -> bytes:
     variables.shown = [weight.value for weight in model.weights]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], variables)
     try:
-        return converter.convert()
+        return flatbuffer.read(converter.convert())
     except ConverterError as error:
         missing = re.search("(?:Custom|Flex) ops: (.*)", str(error))
         raise ValueError(

@@ -1,4 +1,8 @@
-"""The graph inside a .tflite model: reading it, and cutting a part out of it."""
+"""The graph inside a .tflite model: reading it, and cutting a part out of it.
+
+What works on a model hands the next one a `Graph`; it becomes bytes only where a
+runtime, the quantizer or a file wants them.
+"""
 
 import copy
 import dataclasses
@@ -18,19 +22,30 @@ _FILE_IDENTIFIER = b"TFL3"
 _CONSTANT_ALIGNMENT = 16
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
     """Operators and tensors of a .tflite model, by their indices in it.
 
     Attributes:
-        model: The model as an object tree.
+        model: The model as an object tree; not to be changed.
         inputs: The signature's inputs, name to tensor.
         outputs: The signature's outputs, name to tensor.
+        source: The bytes that the graph was read from, if it was.
     """
 
     model: schema.ModelT
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
+    source: bytes | None = dataclasses.field(default=None, repr=False)
+
+    @functools.cached_property
+    def content(self) -> bytes:
+        """The model as bytes: as it was read, else packed when it is first asked for.
+
+        Constants of what is packed are inline: TFLite 2.16.1 cannot read those stored
+        behind the model.
+        """
+        return _pack(self.model) if self.source is None else self.source
 
     @property
     def operators(self) -> list[schema.OperatorT]:
@@ -112,6 +127,7 @@ def read(content: bytes) -> Graph:
         model=model,
         inputs={i.name.decode(): i.tensorIndex for i in signatures[0].inputs},
         outputs={o.name.decode(): o.tensorIndex for o in signatures[0].outputs},
+        source=content,
     )
 
 
@@ -120,11 +136,10 @@ def extract(
     operators: Iterable[int],
     inputs: Mapping[str, int],
     outputs: Mapping[str, int],
-) -> bytes:
-    """Makes a .tflite model of some operators of a graph.
+) -> Graph:
+    """Makes a model of some operators of a graph.
 
-    Constants that they read come along, written inline: TFLite 2.16.1 cannot read
-    constants stored behind the model. Types, shapes and quantization stay.
+    Constants that they read come along. Types, shapes and quantization stay.
 
     Args:
         graph: The graph.
@@ -133,7 +148,7 @@ def extract(
         outputs: The new model's outputs, name to tensor of `graph`.
 
     Returns:
-        The model, with one signature that has these names.
+        The model, with one signature that has these names, in this order.
     """
     names = {index: name for name, index in [*inputs.items(), *outputs.items()]}
     tensors = _Renumbered(graph.tensors)
@@ -155,7 +170,7 @@ def extract(
     for old, tensor in tensors.items():
         constant = graph.model.buffers[tensor.buffer].data is not None
         tensor.buffer = buffers[tensor.buffer] if constant else 0
-        tensor.name = names.get(old, tensor.name)
+        tensor.name = names[old].encode() if old in names else tensor.name
     subgraph = schema.SubGraphT(
         tensors=tensors.new,
         inputs=new_inputs,
@@ -168,14 +183,16 @@ def extract(
         outputs=_tensor_maps(outputs, new_outputs),
         signatureKey=SIGNATURE,
     )
-    return _pack(
-        schema.ModelT(
+    return Graph(
+        model=schema.ModelT(
             version=graph.model.version,
             operatorCodes=codes.new,
             subgraphs=[subgraph],
             buffers=[_AlignedBuffer(b.data) for b in buffers.new],
             signatureDefs=[signature],
-        )
+        ),
+        inputs=dict(zip(inputs, new_inputs, strict=True)),
+        outputs=dict(zip(outputs, new_outputs, strict=True)),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.runtime.prediction import ExitOutputs, from_named
+from epnet_tf.tflite.flatbuffer import Graph
 
 # Seconds after which a progress bar appears.
 _PATIENCE = 3.0
@@ -28,30 +29,44 @@ def of_keras(model: keras.Model, images, beta: float | None = None) -> ExitOutpu
     return from_named(outputs)
 
 
-def of_tflite(content: bytes, images, beta: float | None = None) -> ExitOutputs:
+def of_tflite(graph: Graph, images, beta: float | None = None) -> ExitOutputs:
     """Runs a whole .tflite model, all exits, on images, on one thread.
 
     Args:
-        content: The model, with the outputs of an `EPNet`.
+        graph: The model, with the outputs of an `EPNet`.
         images: [n, h, w, c], raw values 0 to 255.
         beta: Cost sensitivity, for a model with the input `beta`.
 
     Returns:
         The `ExitOutputs`.
 
+    """
+    return from_named(run(opened(graph, beta), images))
+
+
+def opened(graph: Graph, beta: float | None = None) -> LiteRTModel:
+    """Opens a whole model for one β.
+
+    Args:
+        graph: The model.
+        beta: Cost sensitivity, for a model with the input `beta`; it stays set.
+
+    Returns:
+        The model, to be run on images.
+
     Raises:
         ValueError: If the model's controllers take a β and none is given, or one is
             given and they do not.
     """
-    model = LiteRTModel(content)
-    if (beta is not None) != ("beta" in model.inputs):
+    if (beta is not None) != ("beta" in graph.inputs):
         raise ValueError(
             "Expected beta for a model that has it as an input, and for no other. "
-            f"Received: beta={beta} for one with inputs {sorted(model.inputs)}."
+            f"Received: beta={beta} for one with inputs {sorted(graph.inputs)}."
         )
+    model = LiteRTModel(graph.content)
     if beta is not None:
         model.inputs["beta"][...] = beta
-    return from_named(run(model, images))
+    return model
 
 
 def run(model: LiteRTModel, images) -> dict[str, np.ndarray]:

@@ -7,45 +7,29 @@ in a row compute, bit for bit, what the whole model computes.
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from epnet_tf.tflite import flatbuffer
 from epnet_tf.tflite.flatbuffer import Graph
 
 
-class Segment(NamedTuple):
-    """One piece of the sliced model.
-
-    Attributes:
-        content: The .tflite model.
-        inputs: Names of what it reads: `image`, `beta`, and tensors that earlier
-            segments have made.
-        outputs: Names of what it makes: the exit's `logits_NN` and, but for the last
-            one, `stop_NN`, then what later segments read.
-    """
-
-    content: bytes
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-def slice_model(content: bytes) -> list[Segment]:
+def slice_model(graph: Graph) -> list[Graph]:
     """Slices a .tflite model with outputs `logits_01`, `stop_01`, … `logits_NN`.
 
     A tensor that crosses a cut is named `features_03_1`: the first such tensor that
     segment 3 makes. If it is an output of the model it keeps that name.
 
     Args:
-        content: The whole model, of any quantization, with static shapes.
+        graph: The whole model, of any quantization, with static shapes.
 
     Returns:
-        The segments, in the order in which they run.
+        The segments, in the order in which they run. The inputs of each are `image`,
+        `beta` and tensors that earlier ones have made, its outputs the exit's
+        `logits_NN` and, but for the last one, `stop_NN`, then what later ones read.
 
     Raises:
         ValueError: If the outputs are not named so, or an exit needs nothing that
             the exits before it have not computed.
     """
-    graph = flatbuffer.read(content)
     outputs = _exits(graph)
     stages = _stages(graph, outputs)
     made = [{t for o in stage for t in graph.operators[o].outputs} for stage in stages]
@@ -67,11 +51,7 @@ def slice_model(content: bytes) -> list[Segment]:
         segment_inputs = dict(sorted((names[t], t) for t in read[k]))
         segment_outputs = own_outputs | {names[t]: t for t in crossing}
         segments.append(
-            Segment(
-                flatbuffer.extract(graph, stage, segment_inputs, segment_outputs),
-                tuple(segment_inputs),
-                tuple(segment_outputs),
-            )
+            flatbuffer.extract(graph, stage, segment_inputs, segment_outputs)
         )
     return segments
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from epnet_tf.runtime.litert import LiteRTModel
-from epnet_tf.tflite.slicer import Segment
+from epnet_tf.tflite.flatbuffer import Graph
 
 
 def compare(
-    whole: bytes, segments: Sequence[Segment], feeds: Iterable[Mapping[str, np.ndarray]]
+    whole: Graph, segments: Sequence[Graph], feeds: Iterable[Mapping[str, np.ndarray]]
 ) -> None:
     """Checks that segments in a row compute, bit for bit, what the whole model does.
 
@@ -21,7 +21,7 @@ def compare(
     Raises:
         ValueError: If an output differs, or is not finite.
     """
-    model = LiteRTModel(whole)
+    model = LiteRTModel(whole.content)
     parts = [LiteRTModel(segment.content) for segment in segments]
     for feed in feeds:
         expected = model.run(**feed)

@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: install demo results test test-slow lint
+.PHONY: install demo results test test-slow test-runtime lint
 
 install: $(VENV)/installed
 
@@ -34,6 +34,10 @@ test: install
 
 test-slow: install
 	$(RUN) -m pytest -m slow
+
+# The wheel, alone in a fresh environment: a runtime without TensorFlow.
+test-runtime: install
+	$(RUN) -m pytest -m slow tests/test_installation.py
 
 lint: install
 	$(VENV)/bin/ruff format --check .

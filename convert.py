@@ -13,9 +13,7 @@ from absl import flags
 
 import epnet_tf
 from epnet_tf import cli
-from epnet_tf.conversion import report
-from epnet_tf.model import loading
-from epnet_tf.quantization import modes
+from epnet_tf.quantization import names
 from epnet_tf.runtime.metrics import measured
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
@@ -24,8 +22,8 @@ _DATASET = flags.DEFINE_string(
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
 _SEED = flags.DEFINE_integer("seed", 0, "The data set's seed that train.py was given.")
-_QUANTIZATION = flags.DEFINE_string(
-    "quantization", "int8", f"One of {', '.join(modes.MODES)}."
+_QUANTIZATION = flags.DEFINE_enum(
+    "quantization", "int8", names.MODES, "What becomes of float32."
 )
 _REFIT = flags.DEFINE_bool(
     "refit",
@@ -39,7 +37,11 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the bundle in --outp
 
 def main(_) -> None:
     """Loads model and data, converts, prints what the conversion changed."""
-    modes.check_mode(_QUANTIZATION.value)
+    # Not before the flags are known to be right: this takes seconds.
+    from epnet_tf.conversion import report
+    from epnet_tf.model import loading
+    from epnet_tf.quantization import modes
+
     model = loading.load_model(_MODEL.value)
     dataset = epnet_tf.load_dataset(_DATASET.value, _DATA_DIR.value, _SEED.value)
     unseen = dataset.unseen()
@@ -57,6 +59,7 @@ def main(_) -> None:
         overwrite=_OVERWRITE.value,
     )
     print(summary(conversion))
+    print(f"\nMore in {conversion.path / report.REPORT}")
 
 
 def summary(conversion) -> str:
@@ -70,7 +73,7 @@ def summary(conversion) -> str:
     for name, metrics in measured(manifest.metrics).items():
         lines += ["", f"{metrics.images:,} {name} images, beta = {metrics.beta:g}"]
         lines += _rows(manifest, metrics)
-    return "\n".join([*lines, "", f"More in {conversion.path / report.REPORT}"])
+    return "\n".join(lines)
 
 
 def _rows(manifest, metrics) -> list[str]:

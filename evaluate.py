@@ -12,8 +12,6 @@ import pathlib
 from absl import flags, logging
 
 from epnet_tf import cli
-from epnet_tf.evaluation import figures, policy_figures
-from epnet_tf.experiments import study
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder that train.py filled.")
 _RESULTS = flags.DEFINE_string("results", "results", "Folder for what comes out.")
@@ -41,6 +39,10 @@ _MAX_ACCURACY_DROP = flags.DEFINE_multi_float(
 
 def main(_) -> None:
     """Evaluates each folder, then draws all data sets side by side."""
+    # Not before the flags are known to be right: this takes seconds.
+    from epnet_tf.evaluation import figures, policy_figures
+    from epnet_tf.experiments import study
+
     logging.set_verbosity(logging.INFO)
     results = pathlib.Path(_RESULTS.value)
     for workdir in _WORKDIR.value:

@@ -9,12 +9,9 @@ A thin script over `epnet_tf.experiments.experiment`. Run again, it resumes.
 import math
 import os
 
-import tensorflow as tf
 from absl import flags
 
 from epnet_tf import cli
-from epnet_tf.evaluation import curve, reports
-from epnet_tf.experiments import experiment
 
 _DATASET = flags.DEFINE_string(
     "dataset", "digits", "digits, maxmin, multiscale, cifar10 or FILE.npz."
@@ -79,11 +76,18 @@ _DETERMINISTIC = flags.DEFINE_bool(
 def main(_) -> None:
     """Runs the experiment that the flags describe and prints its table."""
     beta_range = _parse_range(_BETA_RANGE.value) if _BETA_RANGE.value else None
+    if any(not beta >= 0 for beta in _BETA.value or ()):
+        raise ValueError(f"Expected --beta >= 0. Received: {_BETA.value}.")
+
+    # Not before the flags are known to be right: this takes seconds.
+    import tensorflow as tf
+
+    from epnet_tf.evaluation import curve, reports
+    from epnet_tf.experiments import experiment
+
     betas = _BETA.value or (
         curve.curve_betas(beta_range, 3) if beta_range else (5e-7, 1e-6)
     )
-    if any(not beta >= 0 for beta in betas):
-        raise ValueError(f"Expected --beta >= 0. Received: {betas}.")
     if _DETERMINISTIC.value:
         tf.config.experimental.enable_op_determinism()
     config = experiment.Config(

@@ -12,9 +12,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from epnet_tf import cli, data, policies
-from epnet_tf.experiments import experiment
-from epnet_tf.model import compute_states
+from epnet_tf import cli
 
 _DATASET = flags.DEFINE_string("dataset", "cifar10", "As in train.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the networks.")
@@ -26,6 +24,11 @@ _BETA = flags.DEFINE_multi_float("beta", [5e-7, 2.5e-6, 5e-6], "Cost sensitiviti
 
 def main(_) -> None:
     """Trains with every power, and prints the table."""
+    # Not before the flags are known to be right: this takes seconds.
+    from epnet_tf import data, policies
+    from epnet_tf.experiments import experiment
+    from epnet_tf.model import compute_states
+
     dataset = data.load_dataset(_DATASET.value, _DATA_DIR.value)
     accuracies, benefits = [], []
     for power in _POWER.value:

@@ -13,14 +13,10 @@ import itertools
 import json
 import pathlib
 
-import keras
 import numpy as np
 from absl import flags
 
-from epnet_tf import cli, data, policies
-from epnet_tf.experiments.case import mixed
-from epnet_tf.model import compute_states
-from epnet_tf.training import train_controllers
+from epnet_tf import cli
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that train.py has filled.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
@@ -34,6 +30,14 @@ _DRAWS = flags.DEFINE_multi_integer(
 
 def main(_) -> None:
     """Trains and scores with every number of repeats."""
+    # Not before the flags are known to be right: this takes seconds.
+    import keras
+
+    from epnet_tf import data, policies
+    from epnet_tf.experiments.case import mixed
+    from epnet_tf.model import compute_states
+    from epnet_tf.training import train_controllers
+
     workdir = pathlib.Path(_WORKDIR.value)
     config = json.loads((workdir / "config.json").read_text())
     dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])

@@ -9,15 +9,17 @@ number of images, epochs and batch size are those of Max-Min and `train_controll
 import time
 
 import numpy as np
-from absl import app
 
-import epnet_tf
-from epnet_tf.model import ExitStates
-from epnet_tf.training import train_controllers
+from epnet_tf import cli
 
 
 def main(_) -> None:
     """Trains the controllers of ten β and prints the time."""
+    # Not before the flags are known to be right: this takes seconds.
+    import epnet_tf
+    from epnet_tf.model import ExitStates
+    from epnet_tf.training import train_controllers
+
     model = epnet_tf.EPNet(epnet_tf.resnet12(), num_classes=10)
     rng, images = np.random.default_rng(0), 60_000
     channels = [
@@ -34,4 +36,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

@@ -4,10 +4,10 @@ Every name is imported when it is first used: a device that runs bundles has Num
 LiteRT, and no TensorFlow.
 """
 
+import contextlib
 import importlib
-import importlib.abc
-import importlib.util
-import sys
+
+from epnet_tf import extras
 
 # Where each public name is defined.
 _HOMES = {
@@ -30,52 +30,27 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-# What registers classes with Keras, so that `keras.saving.load_model` knows them.
-_REGISTERING = ("epnet_tf.model", "epnet_tf.training")
-
-
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'epnet_tf' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    with extras.needed_by(f"epnet_tf.{name}"):
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__():
     return sorted({*globals(), *_HOMES})
 
 
-def _register() -> None:
-    for room in _REGISTERING:
-        importlib.import_module(room)
+def _register_with_keras(_) -> None:
+    """Makes Keras know our classes, so that it loads models that have them."""
+    # A room that is itself the first to import Keras cannot be leaned on yet; what is
+    # wrong with any other is told where it is used.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("epnet_tf.training")
 
 
-class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Registers our classes when Keras is imported after this package.
+# TensorFlow brings wrapt; without it there is no Keras.
+with contextlib.suppress(ModuleNotFoundError):
+    import wrapt
 
-    Python asks it where Keras is; it lets the others answer, and adds a step behind
-    the execution of Keras.
-    """
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname != "keras":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        # Keras that one of our own rooms imports finds the room half made.
-        own = "epnet_tf.model" in sys.modules
-        if spec is None or spec.loader is None or own:
-            return spec
-        execute = spec.loader.exec_module
-
-        def execute_and_register(module):
-            execute(module)
-            _register()
-
-        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
-        return spec
-
-
-if "keras" in sys.modules:
-    _register()
-else:
-    sys.meta_path.insert(0, _AfterKeras())
+    wrapt.register_post_import_hook(_register_with_keras, "keras")

@@ -5,25 +5,17 @@ python -m epnet_tf.benchmark --bundle=DIR --model=FILE.keras --dataset=maxmin
 
 from absl import flags
 
-from epnet_tf import cli, data
-from epnet_tf.conversion import benchmark
-from epnet_tf.model import loading
-from epnet_tf.quantization import modes
-
-
-def table(timings: dict[str, benchmark.Timing]) -> str:
-    """Lays out timings: median and spread in milliseconds, ratio to the whole model."""
-    lines = [f"{'milliseconds':34s}{'median':>8s}{'10%':>8s}{'90%':>8s}{'/ whole':>9s}"]
-    for name, timing in timings.items():
-        runtime = name.endswith("runtime alone")
-        whole = timings[benchmark.WHOLE_RUNTIME if runtime else benchmark.WHOLE]
-        numbers = "".join(f"{timing.milliseconds(p):8.3f}" for p in (50, 10, 90))
-        lines.append(f"{name:34s}{numbers}{timing.ratio(whole):9.3f}")
-    return "\n".join(lines)
+from epnet_tf import cli
 
 
 def main(_) -> None:
     """Loads bundle, model and data, and prints the table."""
+    # Not before the flags are known to be right: this takes seconds.
+    from epnet_tf import data
+    from epnet_tf.conversion import benchmark
+    from epnet_tf.model import loading
+    from epnet_tf.quantization import modes
+
     given = flags.FLAGS
     model = loading.load_model(given.model)
     dataset = data.load_dataset(given.dataset, given.data_dir, given.seed)
@@ -35,7 +27,7 @@ def main(_) -> None:
         given.beta,
         given.rounds,
     )
-    print(table(timings))
+    print(benchmark.table(timings))
 
 
 if __name__ == "__main__":

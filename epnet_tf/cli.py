@@ -1,17 +1,22 @@
 """What the commands share: bad input ends in one sentence and an exit code."""
 
 import logging as python_logging
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
+from epnet_tf import extras
+
 
 def run(main: Callable[[list[str]], None], positional: str = "") -> None:
     """Parses the absl flags and runs a command's main function.
 
-    A `ValueError` or `OSError` becomes one sentence on stderr and exit code 1, wrong
-    flags one sentence and exit code 2; `--verbosity=1` adds the traceback.
+    A `ValueError`, an `OSError` or the lack of an extra of the installation becomes one
+    sentence on stderr and exit code 1, wrong flags one sentence and exit code 2;
+    `--verbosity=1` adds the traceback. Flags are parsed first: a command that imports
+    TensorFlow within `main` answers to `--help` at once.
 
     Args:
         main: Takes the program's name and its positional arguments.
@@ -36,8 +41,9 @@ def run(main: Callable[[list[str]], None], positional: str = "") -> None:
             logging.set_verbosity(logging.WARNING)
             python_logging.getLogger("tensorflow").setLevel("WARNING")
         try:
-            main(arguments)
-        except (ValueError, OSError) as error:
+            with extras.needed_by(pathlib.Path(arguments[0]).name):
+                main(arguments)
+        except (ValueError, OSError, extras.MissingExtra) as error:
             logging.debug("Traceback", exc_info=error)
             _fail(error, code=1)
         except KeyboardInterrupt:

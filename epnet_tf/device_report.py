@@ -1,171 +1,24 @@
-"""Read what the Android demo's benchmark has measured on a device.
+"""Shows what the Android demo's benchmark has measured on a device.
 
-    python -m epnet_tf.device_report benchmark.json
-
-shows a table. `read_device_report` gives the same as arrays: what leaving through each
-exit costs in milliseconds, to take the place of multiply-adds.
+python -m epnet_tf.device_report benchmark.json ...
 """
 
-import dataclasses
-import json
-import os
-import pathlib
-import sys
+from epnet_tf import cli
+from epnet_tf.runtime.device_report import (
+    DeviceReport,
+    Latency,
+    format_report,
+    read_device_report,
+)
 
-import numpy as np
-
-FORMAT = "epnet-device-report"
-VERSION = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Latency:
-    """Latencies of the same work, in milliseconds."""
-
-    mean: float
-    median: float
-    p90: float
+__all__ = ["DeviceReport", "Latency", "format_report", "read_device_report"]
 
 
-@dataclasses.dataclass(frozen=True)
-class DeviceReport:
-    """A benchmark of one bundle on one device.
-
-    Attributes:
-        device: What the device says about itself: manufacturer, model, android_sdk,
-            abi, cores, and its thermal state before and after.
-        conditions: Version of TFLite, threads, warm_up and repetitions.
-        bundle: The bundle's name, quantization, beta and full_macs.
-        layers: The layer of each exit, to tell which model the costs are for.
-        macs: int64 [exits], multiply-adds of leaving through each exit.
-        segments: Latency of each exit's own segment.
-        reaching: Latency up to and with each exit: what leaving there costs.
-        network: The whole network without early exits, or None.
-        early_exit: Early exit on the packaged test images, or None: `images`,
-            `accuracy`, `mean_macs` and latencies.
-    """
-
-    device: dict
-    conditions: dict
-    bundle: dict
-    layers: tuple[str, ...]
-    macs: np.ndarray
-    segments: tuple[Latency, ...]
-    reaching: tuple[Latency, ...]
-    network: Latency | None
-    early_exit: dict | None
-
-    @property
-    def exit_costs_ms(self) -> np.ndarray:
-        """float64 [exits], mean milliseconds of leaving through each exit."""
-        return np.array([latency.mean for latency in self.reaching])
-
-
-def read_device_report(path: str | os.PathLike) -> DeviceReport:
-    """Reads the JSON that the app exports.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The `DeviceReport`.
-
-    Raises:
-        ValueError: If this is no such report, or one of another version.
-    """
-    try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from None
-    found = content.get("format") if isinstance(content, dict) else type(content)
-    if found != FORMAT:
-        raise ValueError(f"Expected a file of format '{FORMAT}'. Received: {found}")
-    if content.get("version") != VERSION:
-        raise ValueError(
-            f"Expected a report of version {VERSION}. "
-            f"Received: version {content.get('version')} in {path}"
-        )
-    try:
-        report = _decode(content)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a complete report: {error!r}") from None
-    if not report.layers or np.any(np.diff(report.macs) <= 0):
-        raise ValueError(f"Expected exits with rising MACs. Received: {report.macs}")
-    return report
-
-
-def _decode(content: dict) -> DeviceReport:
-    conditions = ("tflite", "threads", "warm_up", "repetitions", "created")
-    exits = content["exits"]
-    network = content.get("network")
-    return DeviceReport(
-        device=dict(content["device"]),
-        conditions={name: content[name] for name in conditions},
-        bundle=dict(content["bundle"]),
-        layers=tuple(str(e["layer"]) for e in exits),
-        macs=np.array([e["cumulative_macs"] for e in exits], np.int64),
-        segments=tuple(_latency(e["segment"]) for e in exits),
-        reaching=tuple(_latency(e["reaching"]) for e in exits),
-        network=None if network is None else _latency(network),
-        early_exit=content.get("early_exit"),
-    )
-
-
-def _latency(content: dict) -> Latency:
-    values = (content["mean_ms"], content["median_ms"], content["p90_ms"])
-    return Latency(*map(float, values))
-
-
-def format_report(report: DeviceReport) -> str:
-    """The report as a table, with a line about the device before it."""
-    device, conditions = report.device, report.conditions
-    heat = device.get("thermal_before"), device.get("thermal_after")
-    lines = [
-        f"{device['manufacturer']} {device['model']}, Android SDK "
-        f"{device['android_sdk']}, {device['abi']}, {device['cores']} cores, "
-        f"thermal state {heat[0] or 'unknown'} to {heat[1] or 'unknown'}",
-        f"bundle {report.bundle['name']} ({report.bundle['quantization']}), "
-        f"beta {report.bundle['beta']:g}, TFLite {conditions['tflite']}, "
-        f"{conditions['threads']} thread(s), {conditions['repetitions']} repetitions",
-        "",
-        f"{'':39}  {'segment, ms':>19}  {'reaching, ms':>19}",
-        f"{'exit':>4}  {'layer':<24} {'MACs':>8}" + 2 * f"  {'median':>9} {'p90':>9}",
-    ]
-    rows = zip(
-        report.layers, report.macs, report.segments, report.reaching, strict=True
-    )
-    for number, (layer, macs, segment, reaching) in enumerate(rows, start=1):
-        lines.append(
-            f"{number:>4}  {layer:<24} {macs / 1e6:>6.2f} M  "
-            f"{segment.median:>9.4f} {segment.p90:>9.4f}  "
-            f"{reaching.median:>9.4f} {reaching.p90:>9.4f}"
-        )
-    if report.network is not None:
-        lines.append(
-            f"whole network {report.bundle['full_macs'] / 1e6:.2f} M: "
-            f"median {report.network.median:.4f} ms, p90 {report.network.p90:.4f} ms"
-        )
-    if report.early_exit is not None:
-        early = report.early_exit
-        lines.append(
-            f"early exit on {early['images']} images: "
-            f"accuracy {early['accuracy']:.4f}, "
-            f"mean {early['mean_macs'] / 1e6:.2f} M MACs, "
-            f"mean {early['mean_ms']:.4f} ms, p90 {early['p90_ms']:.4f} ms"
-        )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Shows the reports named on the command line."""
-    if len(sys.argv) < 2:
-        sys.exit("usage: python -m epnet_tf.device_report benchmark.json ...")
-    for path in sys.argv[1:]:
-        try:
-            print(format_report(read_device_report(path)))
-        except (OSError, ValueError) as error:
-            sys.exit(str(error))
+def main(arguments: list[str]) -> None:
+    """Reads all reports first, so that a wrong one is told before any table."""
+    reports = [read_device_report(path) for path in arguments[1:]]
+    print("\n\n".join(map(format_report, reports)))
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main, positional="REPORT...")

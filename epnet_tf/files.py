@@ -23,7 +23,9 @@ def write_whole(
     Args:
         path: The file or folder to write; missing parent folders are made.
         overwrite: Whether an existing file or folder may be replaced. The old one
-            stays as it is until the new one is complete.
+            stays as it is until the new one is complete. If not, whoever is done
+            first wins, also among processes: of two that write the same new `path`,
+            the second fails.
 
     Yields:
         A path that does not exist yet, of the same name in a hidden folder beside
@@ -31,7 +33,8 @@ def write_whole(
         it is left.
 
     Raises:
-        FileExistsError: If `path` exists and `overwrite` is False.
+        FileExistsError: If `overwrite` is False and `path` exists, now or when the
+            block is done.
         OSError: If it cannot be written; the error names `path`.
     """
     path = pathlib.Path(path)
@@ -45,10 +48,28 @@ def write_whole(
         temporary = pathlib.Path(hidden) / path.name
         with _naming(path, hidden):
             yield temporary
-            _put_in_place(temporary, path, pathlib.Path(hidden) / "replaced")
+            if overwrite:
+                _replace(temporary, path, pathlib.Path(hidden) / "replaced")
+            else:
+                _put_at_new_name(temporary, path)
 
 
-def _put_in_place(new: pathlib.Path, path: pathlib.Path, aside: pathlib.Path) -> None:
+def _put_at_new_name(new: pathlib.Path, path: pathlib.Path) -> None:
+    """Puts the new file or folder at `path`, where nothing may be."""
+    if not new.is_dir():
+        os.link(new, path)
+        return
+    # To rename a folder would replace an empty one; to make one claims the name.
+    os.mkdir(path)
+    try:
+        os.rename(new, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+        raise
+
+
+def _replace(new: pathlib.Path, path: pathlib.Path, aside: pathlib.Path) -> None:
     """Moves the new file or folder to `path`; a folder there steps aside first."""
     if not path.is_dir():
         os.replace(new, path)

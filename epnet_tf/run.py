@@ -8,28 +8,10 @@ import time
 
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from epnet_tf import cli
+from epnet_tf.runtime.images import read_image
 from epnet_tf.runtime.runner import SegmentRunner
-
-
-def read_image(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads an image file as a model wants it.
-
-    Args:
-        path: A file that Pillow can read.
-        shape: Height, width, and 1 (grayscale) or 3 (RGB) channels.
-
-    Returns:
-        uint8 of that shape; an image of another size is scaled.
-    """
-    height, width, channels = shape
-    with Image.open(path) as file:
-        image = file.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(shape)
 
 
 def describe(runner: SegmentRunner, image: np.ndarray, beta: float | None) -> str:
@@ -37,7 +19,7 @@ def describe(runner: SegmentRunner, image: np.ndarray, beta: float | None) -> st
 
     Args:
         runner: An open bundle.
-        image: As from `read_image`.
+        image: As from `epnet_tf.runtime.images.read_image`.
         beta: As in `SegmentRunner.predict`.
 
     Returns:

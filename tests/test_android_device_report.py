@@ -2,12 +2,16 @@
 
 import copy
 import json
+import pathlib
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 from epnet_tf import device_report
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def latency(median: float) -> dict:
@@ -99,6 +103,13 @@ def test_what_is_not_measured_may_be_missing(write):
         (lambda r: r.update(format="other"), "format 'epnet-device-report'"),
         (lambda r: r.update(version=2), "version 1. Received: version 2"),
         (lambda r: r.pop("exits"), "not a complete report: KeyError"),
+        (lambda r: r["device"].pop("model"), "not a complete report: KeyError"),
+        (lambda r: r["bundle"].update(beta=None), "not a complete report: KeyError"),
+        (lambda r: r["early_exit"].pop("p90_ms"), "not a complete report: KeyError"),
+        (
+            lambda r: r["exits"][0]["segment"].update(mean_ms="x"),
+            "not a complete report: ValueError",
+        ),
         (lambda r: r["exits"].reverse(), "rising MACs"),
         (lambda r: r["exits"].clear(), "rising MACs"),
     ],
@@ -110,10 +121,26 @@ def test_other_files_are_refused(write, change, message):
         device_report.read_device_report(write(content))
 
 
-def test_command(write, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["device_report", write(REPORT)])
-    device_report.main()
-    assert "block_1" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["device_report", write([])])
-    with pytest.raises(SystemExit, match="epnet-device-report"):
-        device_report.main()
+def test_command(write, capsys):
+    device_report.main(["device_report", write(REPORT), write(REPORT)])
+    assert capsys.readouterr().out.count("block_1") == 2
+
+
+def test_command_tells_a_wrong_file_before_any_table(tmp_path):
+    (tmp_path / "good.json").write_text(json.dumps(REPORT))
+    (tmp_path / "list.json").write_text("[]")
+    for names, code, sentence in (
+        (["good.json", "list.json"], 1, "error: Expected a file of format"),
+        (["good.json", "no.json"], 1, "error: No such file or directory: "),
+        ([], 2, "error: expected REPORT..., see --help."),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "epnet_tf.device_report"]
+            + [str(tmp_path / name) for name in names],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert done.returncode == code and done.stdout == ""
+        assert done.stderr.startswith(sentence) and done.stderr.count("\n") == 1
+        assert all(name in done.stderr for name in names[1:])

@@ -1,11 +1,16 @@
 """Files and folders are written whole or not at all."""
 
 import os
+import pathlib
 import resource
+import subprocess
+import sys
 
 import pytest
 
 from epnet_tf.files import write_whole
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_writes_a_file_and_its_folder(tmp_path):
@@ -80,3 +85,93 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
     with pytest.raises(FileNotFoundError) as error, write_whole(tmp_path / "file"):
         (tmp_path / "other").read_text()
     assert error.value.filename == str(tmp_path / "other")
+
+
+def write(kind, path, content):
+    """A file with this content, or a folder with such a file in it."""
+    if kind == "folder":
+        path.mkdir()
+        path = path / "inside"
+    path.write_text(content)
+
+
+def read(kind, path):
+    return (path / "inside" if kind == "folder" else path).read_text()
+
+
+@pytest.mark.parametrize("second", ["file", "folder"])
+@pytest.mark.parametrize("first", ["file", "folder"])
+def test_of_two_writers_the_second_fails_and_the_first_stays(tmp_path, first, second):
+    path = tmp_path / "output"
+    with pytest.raises(FileExistsError) as error:
+        with write_whole(path, overwrite=False) as mine:
+            write(second, mine, "second")
+            with write_whole(path, overwrite=False) as other:
+                write(first, other, "first")
+    assert error.value.filename == str(path)
+    assert read(first, path) == "first"
+    assert os.listdir(tmp_path) == ["output"]
+
+
+def test_an_empty_folder_that_someone_made_meanwhile_stays(tmp_path):
+    path = tmp_path / "output"
+    with pytest.raises(FileExistsError):
+        with write_whole(path, overwrite=False) as mine:
+            write("folder", mine, "mine")
+            path.mkdir()
+    assert os.listdir(tmp_path) == ["output"] and os.listdir(path) == []
+
+
+def test_a_link_to_nowhere_is_not_replaced(tmp_path):
+    path = tmp_path / "output"
+    with pytest.raises(FileExistsError):
+        with write_whole(path, overwrite=False) as mine:
+            write("file", mine, "mine")
+            path.symlink_to(tmp_path / "nowhere")
+    assert path.is_symlink() and os.listdir(tmp_path) == ["output"]
+
+
+WRITER = """
+import sys
+from epnet_tf.files import write_whole
+
+path, kind, name = sys.argv[1:]
+with write_whole(path, overwrite=False) as temporary:
+    if kind == "folder":
+        temporary.mkdir()
+        temporary = temporary / "inside"
+    temporary.write_text(name)
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_of_many_processes_one_writes(tmp_path, kind):
+    path = tmp_path / "output"
+    names = [str(number) for number in range(4)]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, path, kind, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+        )
+        for name in names
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate()
+    (winner,) = (
+        name
+        for name, writer in zip(names, writers, strict=True)
+        if writer.returncode == 0
+    )
+    assert read(kind, path) == winner
+    assert os.listdir(tmp_path) == ["output"]

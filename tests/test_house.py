@@ -12,6 +12,7 @@ PACKAGE = ROOT / "epnet_tf"
 # From the ground up; rooms on one floor stand side by side and know nothing of each
 # other. Whoever adds a room gives it a floor.
 FLOORS = (
+    {"extras"},
     {"files", "cli"},
     {"runtime"},
     {"data", "objective"},
@@ -23,7 +24,7 @@ FLOORS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # What a device has.
-LIGHT_ROOMS = ("files", "cli", "runtime", "run", "device_report")
+LIGHT_ROOMS = ("extras", "files", "cli", "runtime", "run", "device_report")
 LIGHT_PACKAGES = {"absl", "ai_edge_litert", "numpy", "PIL"}
 STANDARD = sys.stdlib_module_names
 
@@ -74,7 +75,9 @@ def test_no_arrow_runs_up(module):
 
 
 def test_the_front_door_imports_no_room():
-    assert not {name for name in IMPORTS["epnet_tf"] if name.startswith("epnet_tf")}
+    # But for the sentence about a room that cannot be entered.
+    ours = {name for name in IMPORTS["epnet_tf"] if name.startswith("epnet_tf")}
+    assert ours == {"epnet_tf.extras"}
 
 
 def test_no_modules_import_each_other_in_a_circle():

@@ -11,7 +11,7 @@ from keras import layers
 from small_models import feeds
 
 import epnet_tf
-from epnet_tf.quantization import modes
+from epnet_tf.quantization import modes, names
 from epnet_tf.runtime import litert
 from epnet_tf.tflite import export, flatbuffer, slicer
 
@@ -270,3 +270,7 @@ def test_beta_stays_float(epnet_with_beta, images, mode):
 @functools.cache
 def _beta_tflite(model):
     return export.to_tflite(model)
+
+
+def test_names_of_the_modes_are_known_without_the_quantizer():
+    assert tuple(modes.MODES) == names.MODES

@@ -1,11 +1,16 @@
 """The runner: right answers, real stops, and one sentence for whatever is wrong."""
 
+import gc
+import hashlib
+import itertools
 import json
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,9 +18,11 @@ from conftest import BETA_RANGE
 from PIL import Image
 
 import epnet_tf
-from epnet_tf import benchmark as benchmark_command
 from epnet_tf import run
 from epnet_tf.conversion import benchmark
+from epnet_tf.runtime import bundle
+from epnet_tf.runtime import runner as runner_module
+from epnet_tf.runtime.litert import LiteRTModel
 
 
 @pytest.fixture
@@ -25,9 +32,11 @@ def copied(int8_bundle, tmp_path):
 
 
 def edit_manifest(path, change):
+    """Changes a manifest as someone does who knows of its checksum."""
     content = json.loads((path / "epnet.json").read_text())
     change(content)
     (path / "epnet.json").write_text(json.dumps(content))
+    bundle.write_checksum(path)
 
 
 def test_float_segments_answer_like_the_keras_model(epnet, float_bundle, images):
@@ -145,9 +154,10 @@ def test_other_folders_are_refused(tmp_path):
         epnet_tf.SegmentRunner(tmp_path)
     with pytest.raises(ValueError, match="Expected a bundle"):
         epnet_tf.SegmentRunner(tmp_path / "nothing")
-    (tmp_path / "epnet.json").write_text("{")
-    with pytest.raises(ValueError, match="no valid JSON"):
-        epnet_tf.SegmentRunner(tmp_path)
+    for content in (b"{", b"\xff\xfe\xfd"):
+        (tmp_path / "epnet.json").write_bytes(content)
+        with pytest.raises(ValueError, match="no valid JSON"):
+            epnet_tf.SegmentRunner(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +181,28 @@ def test_bad_manifests_are_refused(copied, change, message):
         epnet_tf.SegmentRunner(copied)
 
 
+def test_an_altered_manifest_is_refused(copied):
+    manifest = copied / "epnet.json"
+    content = manifest.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    assert (copied / "epnet.json.sha256").read_text() == f"{digest}  epnet.json\n"
+    manifest.write_bytes(content.replace(b'"threshold": 0.0', b'"threshold": 0.1'))
+    with pytest.raises(ValueError, match=r"bundle/epnet\.json is altered: its sha256"):
+        epnet_tf.SegmentRunner(copied)
+
+
+@pytest.mark.parametrize("found", [b"", b"no sum", b"\xff"])
+def test_a_checksum_that_is_none_is_refused(copied, found):
+    (copied / "epnet.json.sha256").write_bytes(found)
+    with pytest.raises(ValueError, match=r"not the one in epnet\.json\.sha256"):
+        epnet_tf.SegmentRunner(copied)
+
+
+def test_bundles_of_before_have_no_checksum(copied, images):
+    (copied / "epnet.json.sha256").unlink()
+    epnet_tf.SegmentRunner(copied).predict(images[:1])
+
+
 def test_unknown_keys_in_the_manifest_are_passed_over(copied, images):
     edit_manifest(copied, lambda m: m["input"].update(comment="later"))
     epnet_tf.SegmentRunner(copied).predict(images[:1])
@@ -180,9 +212,6 @@ def test_command_reads_files_as_the_model_wants_them(images, tmp_path):
     Image.fromarray(images[0, ..., 0]).save(tmp_path / "gray.png")
     read = run.read_image(tmp_path / "gray.png", (16, 16, 1))
     np.testing.assert_array_equal(read, images[0])
-    colour = run.read_image(tmp_path / "gray.png", (8, 20, 3))
-    assert colour.shape == (8, 20, 3)
-    np.testing.assert_array_equal(colour[..., 0], colour[..., 2])
 
 
 def test_command_tells_label_exit_and_cost(int8_bundle, images):
@@ -214,7 +243,9 @@ def test_command(int8_bundle, images, tmp_path):
         else:
             assert result.stdout == ""
             last = result.stderr.splitlines()[-1]
-            assert last.startswith("error: cannot identify image file")
+            assert (
+                last.startswith("error: Expected an image file.") and "no.png" in last
+            )
             assert "Traceback" not in result.stderr
 
 
@@ -227,7 +258,7 @@ def test_benchmark_times_every_contender(epnet, int8_bundle, images, labels):
         assert timing.seconds.shape == (20,)
         assert 0 < timing.milliseconds(10) <= timing.milliseconds(50)
     assert timings[benchmark.WHOLE].ratio(timings[benchmark.WHOLE]) == 1.0
-    rows = benchmark_command.table(timings).splitlines()
+    rows = benchmark.table(timings).splitlines()
     assert [row[:34].strip() for row in rows[1:]] == list(timings)
 
 
@@ -235,3 +266,132 @@ def test_benchmark_takes_the_static_exit_of_nearest_accuracy(epnet, images):
     outputs = epnet.predict(images, verbose=0)
     third = outputs["logits_03"].argmax(axis=1)
     assert benchmark.static_exit(epnet, images, third, accuracy=1.0) == 3
+
+
+def assert_same(answers, expected):
+    for value, wanted in zip(answers, expected, strict=True):
+        np.testing.assert_array_equal(value, wanted)
+
+
+@pytest.mark.parametrize("num_workers", [2, 3, 200])
+def test_workers_answer_the_same_in_the_same_order(int8_bundle, images, num_workers):
+    many = np.concatenate([images, images[::-1], images])
+    expected = epnet_tf.SegmentRunner(int8_bundle.path).predict(many)
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    for _ in range(3):
+        assert_same(runner.predict(many, num_workers=num_workers), expected)
+    assert_same(runner.predict(many), expected)
+
+
+def test_workers_take_beta_and_threshold(beta_bundle, images):
+    alone = epnet_tf.SegmentRunner(beta_bundle.path)
+    runner = epnet_tf.SegmentRunner(beta_bundle.path)
+    # With one value the workers stay behind, with the next they come along.
+    for beta, workers in [(BETA_RANGE[0], 2), (BETA_RANGE[1], 1), (BETA_RANGE[0], 3)]:
+        answers = runner.predict(images, beta, num_workers=workers)
+        assert_same(answers, alone.predict(images, beta))
+    runner.threshold = np.inf
+    assert set(runner.predict(images, BETA_RANGE[0], num_workers=3).exit) == {4}
+
+
+def test_workers_without_images(int8_bundle, images):
+    answers = epnet_tf.SegmentRunner(int8_bundle.path).predict(
+        images[:0], num_workers=2
+    )
+    assert [a.shape for a in answers] == [(0,), (0,), (0,), (0, 4)]
+
+
+@pytest.mark.parametrize("num_workers", [0, -1])
+def test_no_worker_is_refused(int8_bundle, images, num_workers):
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    message = rf"Expected num_workers >= 1\. Received: {num_workers}\."
+    with pytest.raises(ValueError, match=message):
+        runner.predict(images, num_workers=num_workers)
+
+
+def test_a_worker_s_error_surfaces_and_the_others_stop(copied, images):
+    expected = epnet_tf.SegmentRunner(copied).predict(images)
+    late = np.flatnonzero(expected.exit == 4)[0]
+    runner = epnet_tf.SegmentRunner(copied)
+    last = copied / "segment_04.tflite"
+    content = last.read_bytes()
+    last.unlink()
+    many = np.concatenate([images[late : late + 1], *[images] * 50])
+    with pytest.raises(ValueError, match=r"segment_04\.tflite is missing"):
+        runner.predict(many, num_workers=2)
+    last.write_bytes(content)
+    assert_same(runner.predict(images, num_workers=2), expected)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_threads_may_share_a_runner(beta_bundle, images, num_workers):
+    path, betas = beta_bundle.path, BETA_RANGE
+    expected = {b: epnet_tf.SegmentRunner(path).predict(images, b) for b in betas}
+    for _ in range(5):
+        runner, gate = epnet_tf.SegmentRunner(path), threading.Barrier(4)
+
+        def work(first, runner=runner, gate=gate):
+            gate.wait()
+            beta = betas[first % 2]
+            found = [
+                runner.predict(images[i : i + 2], beta, num_workers=num_workers)
+                for i in range(first, len(images) - 1, 4)
+            ]
+            return first, beta, found
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(work, range(4)))
+        for first, beta, found in answers:
+            for i, answer in zip(range(first, len(images) - 1, 4), found, strict=True):
+                assert_same(answer, [a[i : i + 2] for a in expected[beta]])
+        assert_same(runner.predict(images, betas[0]), expected[betas[0]])
+
+
+def test_threads_may_share_run_image(int8_bundle, images):
+    alone = epnet_tf.SegmentRunner(int8_bundle.path)
+    expected = [alone.run_image(image) for image in images]
+    shared = epnet_tf.SegmentRunner(int8_bundle.path)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(shared.run_image, images))
+    for (index, logits), (wanted_index, wanted) in zip(found, expected, strict=True):
+        assert index == wanted_index
+        np.testing.assert_array_equal(logits, wanted)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["LiteRTModel", "_bind"])
+def test_an_error_in_the_middle_leaves_the_runner_usable(
+    int8_bundle, images, monkeypatch, error, where
+):
+    expected = epnet_tf.SegmentRunner(int8_bundle.path).predict(images)
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    works = getattr(runner_module, where)
+    calls = itertools.count()
+
+    def fails_at_third(*arguments):
+        if next(calls) == 2:
+            raise error
+        return works(*arguments)
+
+    monkeypatch.setattr(runner_module, where, fails_at_third)
+    with pytest.raises(error):
+        runner.predict(images)
+    assert runner.opened == 2
+    assert_same(runner.predict(images), expected)
+
+
+def test_a_model_s_invoke_works_by_what_is_private_in_litert(int8_bundle, images):
+    # Where LiteRT no longer has it, let `invoke` be the interpreter's own: workers then
+    # wait for each other longer, and all is right.
+    entry = int8_bundle.manifest.segments[0]
+    model = LiteRTModel(bundle.read_segment(int8_bundle.path, entry))
+    expected = model.run(image=images[:1])
+    invoke, outputs = model.invoke, model.outputs
+    for memory in outputs.values():
+        memory[...] = 0
+    # What it needs stays.
+    del model
+    gc.collect()
+    invoke()
+    for name, memory in outputs.items():
+        np.testing.assert_array_equal(memory, expected[name])

@@ -29,6 +29,7 @@ import networks
 import numpy as np
 
 from epnet_tf.data import Dataset, load_dataset
+from epnet_tf.runtime.bundle import MANIFEST, write_checksum
 from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.runtime.runner import SegmentRunner
 from epnet_tf.tflite.flatbuffer import Graph
@@ -66,12 +67,13 @@ def write_test_images(dataset: Dataset, count: int) -> np.ndarray:
 
 
 def copy_bundle(bundle: pathlib.Path) -> dict:
-    """Copies a bundle into the assets, adds its checksum, and returns its manifest."""
-    manifest = json.loads((bundle / "epnet.json").read_text())
+    """Copies a bundle into the assets, with a checksum, and returns its manifest."""
+    manifest = json.loads((bundle / MANIFEST).read_text())
     folder = fresh(ASSETS / "bundles" / bundle.name)
-    shutil.copy(bundle / "epnet.json", folder)
+    shutil.copy(bundle / MANIFEST, folder)
     for segment in manifest["segments"]:
         shutil.copy(bundle / segment["file"], folder)
+    # Bundles of before have none.
     write_checksum(folder)
     return manifest
 
@@ -121,7 +123,7 @@ def write_network(
     described.pop("metrics", None)
     fresh(folder)
     (folder / "network.tflite").write_bytes(content)
-    write_json(folder / "epnet.json", described)
+    write_json(folder / MANIFEST, described)
     write_checksum(folder)
 
 
@@ -193,12 +195,6 @@ def write_json(file: pathlib.Path, content: dict) -> None:
     """Writes `content` in one line, with its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, separators=(",", ":")) + "\n")
-
-
-def write_checksum(folder: pathlib.Path) -> None:
-    """Writes the manifest's checksum as sha256sum does; the engine checks it."""
-    digest = hashlib.sha256((folder / "epnet.json").read_bytes()).hexdigest()
-    (folder / "epnet.json.sha256").write_text(f"{digest}  epnet.json\n")
 
 
 def main() -> None:

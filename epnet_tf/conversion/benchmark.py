@@ -78,6 +78,17 @@ def compare(
     )
 
 
+def table(timings: dict[str, Timing]) -> str:
+    """Lays out timings: median and spread in milliseconds, ratio to the whole model."""
+    lines = [f"{'milliseconds':34s}{'median':>8s}{'10%':>8s}{'90%':>8s}{'/ whole':>9s}"]
+    for name, timing in timings.items():
+        runtime = name.endswith("runtime alone")
+        whole = timings[WHOLE_RUNTIME if runtime else WHOLE]
+        numbers = "".join(f"{timing.milliseconds(p):8.3f}" for p in (50, 10, 90))
+        lines.append(f"{name:34s}{numbers}{timing.ratio(whole):9.3f}")
+    return "\n".join(lines)
+
+
 def static_exit(
     model: EPNet, images, labels, accuracy: float, beta: float | None = None
 ) -> int:

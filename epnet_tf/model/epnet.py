@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import keras
 import numpy as np
 
+from epnet_tf import objective
+from epnet_tf.data.pixels import warn_of_range
 from epnet_tf.model import copying, graph, main_branch
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
@@ -196,9 +198,15 @@ class EPNet(keras.Model):
                 f"Expected images of shape [n, {', '.join(map(str, self.image_shape))}]"
                 f". Received: shape {list(images.shape)}."
             )
-        outputs = self.predict(
-            self.with_beta(images, beta), batch_size=batch_size, verbose=0
-        )
+        inputs = self.with_beta(images, beta)
+        if len(images):
+            warn_of_range(images)
+            outputs = self.predict(inputs, batch_size=batch_size, verbose=0)
+        else:  # Keras predicts nothing without a batch.
+            outputs = {
+                name: np.empty([0, *tensor.shape[1:]], "float32")
+                for name, tensor in self.output.items()
+            }
         return from_named(outputs).answers(self.exit_costs.with_controllers)
 
     @property
@@ -374,8 +382,8 @@ def _check(num_classes, beta, beta_range):
         raise ValueError(
             f"Expected at least 2 classes. Received: num_classes={num_classes}."
         )
-    if beta is not None and not beta >= 0:
-        raise ValueError(f"Expected beta >= 0. Received: beta={beta}.")
+    if beta is not None:
+        objective.check_beta(beta)
     if beta_range is not None:
         low, high = beta_range
         if not 0 < low < high:

@@ -12,6 +12,7 @@ from epnet_tf.runtime import typed_json
 from epnet_tf.runtime.metrics import Metrics
 
 MANIFEST = "epnet.json"
+CHECKSUM = "epnet.json.sha256"
 FORMAT = "epnet-bundle"
 VERSION = 1
 
@@ -154,9 +155,16 @@ class Manifest:
 
 
 def write_manifest(manifest: Manifest, folder: str | os.PathLike) -> None:
-    """Writes `epnet.json` into a folder."""
+    """Writes `epnet.json` into a folder, and its checksum beside it."""
     text = json.dumps(typed_json.encode(manifest), indent=2, ensure_ascii=False)
     (pathlib.Path(folder) / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    write_checksum(folder)
+
+
+def write_checksum(folder: str | os.PathLike) -> None:
+    """Writes the checksum of the `epnet.json` in a folder, as `sha256sum` does."""
+    content = (pathlib.Path(folder) / MANIFEST).read_bytes()
+    (pathlib.Path(folder) / CHECKSUM).write_text(_checksum(content), newline="\n")
 
 
 def read_manifest(folder: str | os.PathLike) -> Manifest:
@@ -169,15 +177,19 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
         The `Manifest`.
 
     Raises:
-        ValueError: If this is no bundle, or one of another format or version.
+        ValueError: If this is no bundle, one of another format or version, or one
+            whose `epnet.json.sha256`, where there is one, is of another `epnet.json`.
     """
     path = pathlib.Path(folder) / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"Expected a bundle, a folder with {MANIFEST}. Received: {folder}"
         ) from None
+    _verify(text, path.with_name(CHECKSUM))
+    try:
+        content = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -221,6 +233,24 @@ def read_segment(folder: str | os.PathLike, entry: SegmentEntry) -> bytes:
             f"{MANIFEST}."
         )
     return content
+
+
+def _checksum(manifest: bytes) -> str:
+    """The line of `sha256sum` for the manifest."""
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n"
+
+
+def _verify(manifest: bytes, checksum: pathlib.Path) -> None:
+    """Compares the manifest with its checksum; bundles of before have none."""
+    try:
+        expected = checksum.read_bytes()
+    except FileNotFoundError:
+        return
+    if expected != _checksum(manifest).encode():
+        raise ValueError(
+            f"The bundle's {checksum.with_name(MANIFEST)} is altered: its sha256 is "
+            f"not the one in {CHECKSUM}."
+        )
 
 
 def _check(manifest: Manifest, path: pathlib.Path) -> None:

@@ -1,0 +1,80 @@
+"""Image files, as a model wants them: the one reader of the project."""
+
+import os
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow's mode for as many channels.
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# Formats whose integers Pillow gives as 32 bits, though they are 16.
+_SIXTEEN_BITS = ("PNG", "PPM")
+
+
+def read_image(path: str | os.PathLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Reads an image file as a model wants it.
+
+    The picture is what viewers show: turned as its EXIF orientation says, of an
+    animation the first frame, of 16 bits the upper eight. Transparent pixels lie over
+    white; a model of four channels gets the transparency itself. Colours become
+    grayscale by the luma of ITU-R 601-2, and grayscale three equal channels.
+
+    Args:
+        path: A file that Pillow can read.
+        shape: Height, width, and 1 (grayscale), 3 (RGB) or 4 (RGBA) channels.
+
+    Returns:
+        uint8 of that shape; an image of another size is stretched to it, bilinearly
+        and with antialiasing.
+
+    Raises:
+        ValueError: If it is no image, is truncated or broken, holds more pixels than
+            Pillow takes for an attack, or values without a known range, or if a model
+            of such channels cannot be given pictures.
+        OSError: If there is no such file, or it may not be opened.
+    """
+    height, width, channels = shape
+    if channels not in _MODES:
+        raise ValueError(
+            "Expected a model that takes pictures of 1, 3 or 4 channels. "
+            f"Received: {channels} channels, and the file {path}."
+        )
+    image = _as_shown(path)
+    if channels < 4 and image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    image = image.convert(_MODES[channels])
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(shape)
+
+
+def _as_shown(path: str | os.PathLike) -> Image.Image:
+    """The file's first frame, the right way up, in eight bits."""
+    # Given the path, Pillow 13 would map plain TIFFs, and mistake height for width in
+    # those that are to be turned.
+    with open(path, "rb") as stream:
+        try:
+            with Image.open(stream) as file:
+                return _eight_bits(ImageOps.exif_transpose(file), file.format)
+        except UnidentifiedImageError:
+            reason = "it has no format that Pillow knows"
+        # What decoders raise for broken files has no common class.
+        except Exception as error:
+            reason = str(error).rstrip(".") or type(error).__name__
+    raise ValueError(f"Expected an image file. Received: {path}; {reason}.")
+
+
+def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
+    """An image of 16 bits, which Pillow would clip at 255, in its upper eight."""
+    if image.mode == "F" or (image.mode == "I" and file_format not in _SIXTEEN_BITS):
+        raise ValueError("its values have 32 bits, and no range that is known")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    gray = Image.fromarray((values >> 8).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return gray
+    opaque = np.where(values == transparent, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (gray, Image.fromarray(opaque)))

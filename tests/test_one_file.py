@@ -8,6 +8,7 @@ from graphs import GraphBuilder, random_array, random_exits, random_feed
 
 from epnet_tf.quantization import modes
 from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.runtime.prediction import softmax
 from epnet_tf.tflite import flatbuffer, one_file, verify
 
 IF = schema.BuiltinOperator.IF
@@ -94,20 +95,28 @@ def test_interface():
     outputs = {"logits_01": logits, "stop_01": stop, "logits_02": g.tanh(logits)}
     one = one_file.build(g.build(outputs))
     assert list(one.inputs) == ["image", "beta"]
-    assert list(one.outputs) == ["logits", "exit"]
+    assert list(one.outputs) == ["logits", "exit", "probabilities"]
     interpreter = Interpreter(model_content=one.content)
+    outputs = sorted(one.outputs)
     assert interpreter.get_signature_list() == {
-        "serving_default": {"inputs": ["beta", "image"], "outputs": ["exit", "logits"]},
+        "serving_default": {"inputs": ["beta", "image"], "outputs": outputs},
         "max_exit": {
             "inputs": ["beta", "image", "max_exit"],
-            "outputs": ["exit", "logits"],
+            "outputs": outputs,
         },
     }
     # Programs that bind by position have them in this order too.
     names = [i["name"] for i in interpreter.get_input_details()]
     assert names == ["image", "beta"]
     names = [o["name"] for o in interpreter.get_output_details()]
-    assert names == ["logits", "exit"]
+    assert names == ["logits", "exit", "probabilities"]
+
+
+def test_probabilities_are_those_of_the_exit_that_answers():
+    one = one_file.build(three_exits(stops=(0, 1)))
+    found = LiteRTModel(one.content).run(**IMAGE)
+    expected = softmax(found["logits"])
+    np.testing.assert_allclose(found["probabilities"], expected, rtol=1e-5)
 
 
 def test_what_is_computed_from_beta_alone_runs_once():

@@ -15,7 +15,7 @@ import epnet_tf
 from epnet_tf.conversion import convert
 from epnet_tf.runtime import bundle
 from epnet_tf.runtime.prediction import first_stop
-from epnet_tf.runtime.self_stopping import SelfStoppingModel
+from epnet_tf.runtime.self_stopping import SelfStoppingModel, read_file
 from epnet_tf.tflite import export, one_file, verify
 
 MODEL = "model.tflite"
@@ -232,6 +232,22 @@ def test_altered_files_are_refused(int8_bundle, copied, tmp_path):
         copied.write_bytes(spoilt)
         with pytest.raises(ValueError, match="altered"):
             epnet_tf.SegmentRunner(copied)
+
+
+def test_a_damaged_archive_is_refused_or_says_the_same(copied):
+    content = copied.read_bytes()
+    manifest, _ = read_file(copied)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for place in range(content.rindex(b"PK\x03\x04"), len(content)):
+        spoilt = bytearray(content)
+        spoilt[place] ^= 1 << rng.integers(8)
+        copied.write_bytes(spoilt)
+        try:
+            assert read_file(copied)[0] == manifest
+        except ValueError:
+            refused += 1
+    assert refused > 500
 
 
 def test_truncated_or_other_files_are_refused(copied):

@@ -73,7 +73,8 @@ def _described(graph: Graph, manifest: Manifest) -> Graph:
         {
             "image": "Raw pixel values, 0 to 255.",
             "beta": f"Points of accuracy that a MAC is worth, {low:g} to {high:g}.",
-            "logits": "Of the exit that answered; softmax makes probabilities of them.",
+            "logits": "Of the exit that answered.",
             "exit": "The exit that answered, counted from 1.",
+            "probabilities": "Softmax of the logits.",
         },
     )

@@ -78,9 +78,22 @@ class ScaledLogBeta(layers.Layer):
         return super().get_config() | {"beta_range": self.beta_range}
 
 
+class _Recipe:
+    """A frozen dataclass that says how heads are built, and is saved as it is."""
+
+    def get_config(self):
+        """The arguments, for saving."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the recipe from `get_config`'s answer."""
+        return cls(**config)
+
+
 @keras.saving.register_keras_serializable("epnet_tf")
 @dataclasses.dataclass(frozen=True)
-class Controller:
+class Controller(_Recipe):
     """Our controller: one hidden layer on confidence, logits and pooled features.
 
     The features tell how hard the image is, the confidence whether this exit has it;
@@ -125,19 +138,10 @@ class Controller:
         x = _float32(layers.Dropout, self.dropout, name="dropout")(x)
         return keras.Model(inputs, _stop(x), name=name)
 
-    def get_config(self):
-        """The arguments, for saving."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config):
-        """Makes the controller from `get_config`'s answer."""
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable("epnet_tf")
 @dataclasses.dataclass(frozen=True)
-class PaperController:
+class PaperController(_Recipe):
     """The paper's controller: f_cat on [f_in(m_i), y_i], blocks of FC-BN-ReLU (4.1.3).
 
     Args:
@@ -173,15 +177,6 @@ class PaperController:
             x = _fc_bn_relu(x, units, f"f_cat_{i}")
         return keras.Model(inputs, _stop(x), name=name)
 
-    def get_config(self):
-        """The arguments, for saving."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config):
-        """Makes the controller from `get_config`'s answer."""
-        return cls(**config)
-
 
 def branch_classifier(features, exit_number: int, num_classes: int):
     """Attaches an exit's classifier: global average pooling, one dense layer.
@@ -196,7 +191,12 @@ def branch_classifier(features, exit_number: int, num_classes: int):
     """
     pooled = features
     if len(features.shape) == 4:
-        pooled = layers.GlobalAveragePooling2D(name=f"pool_{exit_number:02d}")(features)
+        # As the features are, whatever precision and axes are the process's default.
+        pooled = layers.GlobalAveragePooling2D(
+            data_format="channels_last",
+            dtype=features.dtype,
+            name=f"pool_{exit_number:02d}",
+        )(features)
     dense = _float32(layers.Dense, num_classes, name=f"logits_{exit_number:02d}")
     return pooled, dense(pooled)
 

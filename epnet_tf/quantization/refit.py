@@ -54,8 +54,7 @@ def refit(
     states = compute_states(whole, images, labels)
     some = np.random.default_rng(seed).permutation(len(images))[:_CORRECTION_IMAGES]
     wanted = compute_float_states(model, images[some], labels[some], verbose=0)
-    fitted = EPNet.from_config(model.get_config())
-    fitted.set_weights(model.get_weights())
+    fitted = model.copy()
     states = _correct_classifiers(fitted, states, some, wanted.logits)
     _train_controllers(fitted, states, seed)
     return fitted

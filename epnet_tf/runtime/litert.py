@@ -1,7 +1,9 @@
 """LiteRT: running .tflite models, their tensors bound by name."""
 
 import ctypes
+import functools
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -45,10 +47,15 @@ class LiteRTModel:
                 experimental_preserve_all_tensors=keep_tensors,
             )
         self._interpreter.allocate_tensors()
+        self._signatures: dict[str, Callable] = {}
         signature = self._interpreter.get_signature_runner("serving_default")
         self.inputs = self._memory(signature.get_input_details())
         self.outputs = self._memory(signature.get_output_details())
-        self.invoke = self._interpreter.invoke
+        # Not the interpreter's own `invoke`: that looks, in Python, for views that are
+        # in the way, which ours are not, and threads with other models wait meanwhile.
+        self.invoke = functools.partial(self._interpreter._interpreter.Invoke)
+        # What it runs in belongs to the interpreter.
+        vars(self.invoke)["interpreter"] = self._interpreter
 
     def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the model once.
@@ -74,7 +81,9 @@ class LiteRTModel:
         Returns:
             A copy of every output, by name.
         """
-        return self._interpreter.get_signature_runner(key)(**inputs)
+        if key not in self._signatures:
+            self._signatures[key] = self._interpreter.get_signature_runner(key)
+        return self._signatures[key](**inputs)
 
     def _memory(self, tensors: dict[str, dict]) -> dict[str, np.ndarray]:
         return {

@@ -4,6 +4,7 @@ import io
 import os
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from epnet_tf.runtime.litert import LiteRTModel
 
 # The signature with the input of the same name.
 MAX_EXIT = "max_exit"
+# What zipfile raises for what is no archive, or a damaged one.
+_NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, EOFError)
 
 
 class SelfStoppingModel:
@@ -32,6 +35,11 @@ class SelfStoppingModel:
 
     def __init__(self, content: bytes, num_threads: int = 1):
         self._model = LiteRTModel(content, num_threads, keep_tensors=True)
+        image, outputs = self._model.inputs["image"], self._model.outputs
+        self._dtype = image.dtype
+        # As bytes: NumPy's copies and items take longer.
+        self._image = image.data.cast("B")
+        self._exit, self._logits = outputs["exit"].data, outputs["logits"][0]
 
     def set_beta(self, beta: float | None) -> None:
         """Sets the β of the images to come."""
@@ -51,14 +59,12 @@ class SelfStoppingModel:
             The exit, counted from 0, and its logits [classes], in memory that the next
             image may overwrite.
         """
-        np.copyto(self._model.inputs["image"][0], image, casting="unsafe")
+        self._image[:] = np.ascontiguousarray(image, self._dtype).data.cast("B")
         if max_exit is None:
             self._model.invoke()
-            found = self._model.outputs
-        else:
-            limit = np.array([max_exit], np.int32)
-            inputs = self._model.inputs | {MAX_EXIT: limit}
-            found = self._model.run_signature(MAX_EXIT, **inputs)
+            return self._exit[0] - 1, self._logits
+        limit = {MAX_EXIT: np.array([max_exit], np.int32)}
+        found = self._model.run_signature(MAX_EXIT, **self._model.inputs, **limit)
         return int(found["exit"][0]) - 1, found["logits"][0]
 
 
@@ -78,7 +84,7 @@ def read_file(path: str | os.PathLike) -> tuple[Manifest, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             text = archive.read(bundle.MANIFEST)
-    except (zipfile.BadZipFile, KeyError):
+    except _NO_ARCHIVE:
         raise ValueError(
             "Expected a model.tflite of epnet_tf.convert, which has its "
             f"{bundle.MANIFEST} within. Received: {path}"

@@ -32,8 +32,8 @@ def describe(
     """Adds metadata to a classifier of images that takes raw pixel values.
 
     Args:
-        graph: A model with the input `image` and the output `logits`, whose classes
-            will be named by a file `labels.txt`, see `with_files`.
+        graph: A model with the input `image` and outputs `logits` or `probabilities`,
+            whose classes will be named by a file `labels.txt`, see `with_files`.
         name: What the model is called.
         description: What it does.
         tensors: A sentence about each input and output.
@@ -77,7 +77,12 @@ def _table(
     """The ModelMetadata of the schema; only the main subgraph is described."""
     builder = flatbuffers.Builder()
     shape = graph.tensors[graph.inputs["image"]].shape
-    details = {"image": _image(builder, *shape[1:]), "logits": _labels(builder)}
+    of_classes = _labels(builder)
+    details = {
+        "image": _image(builder, *shape[1:]),
+        "logits": of_classes,
+        "probabilities": of_classes,
+    }
     inputs, outputs = (
         _vector(
             builder,

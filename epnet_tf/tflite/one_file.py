@@ -23,7 +23,7 @@ from epnet_tf.tflite.slicer import Stage
 
 # The input that the signature of the same name has beside the usual ones.
 MAX_EXIT = "max_exit"
-OUTPUTS = ("logits", "exit")
+OUTPUTS = ("logits", "exit", "probabilities")
 
 _Operator, _Type = schema.BuiltinOperator, schema.TensorType
 # The version of FILL that knows a type, where it is not 1.
@@ -39,8 +39,9 @@ def build(
     """Makes a model that stops by itself.
 
     Its main signature has the inputs of `graph`, and as outputs `logits`, float32
-    [1, classes], and `exit`, int32 [1], counted from 1: those of the first exit whose
-    stop logit exceeds the threshold. A second signature, `max_exit`, has one input
+    [1, classes], `exit`, int32 [1], counted from 1, and `probabilities`, float32
+    [1, classes]: those of the first exit whose stop logit exceeds the threshold. A
+    second signature, `max_exit`, has one input
     more, int32 [1], of that name: the exit that answers at the latest; where it is
     less than 1, exit 1 does.
 
@@ -158,7 +159,14 @@ class _Builder:
                 stopped = _either(main, stopped, limits[before.exits[-1]])
             answer = self.add_if(main, block, sides, stopped, answer, limits)
             before = block
-        main.outputs = [answer.logits, answer.exit]
+        probabilities = _call(
+            main,
+            _Operator.SOFTMAX,
+            [answer.logits],
+            main.new_like("probabilities", self.graph.outputs["logits_01"]),
+            schema.SoftmaxOptionsT(1.0),
+        )
+        main.outputs = [answer.logits, answer.exit, probabilities]
         return main.signature(names + [MAX_EXIT] * limited, OUTPUTS)
 
     def add_limits(self, main: SubgraphWriter) -> dict[int, int]:

@@ -98,7 +98,9 @@ class OneFileClassifier private constructor(
             getSignatureInputs(NO_LIMIT).toList() to getSignatureOutputs(NO_LIMIT).toList()
         }
         checkNames("$where, inputs", takes, inputs.keys)
-        checkNames("$where, outputs", makes, outputs.keys)
+        if (!makes.containsAll(outputs.keys)) {
+            throw fault("$where, outputs", makes.sorted(), "also ${outputs.keys.sorted()}")
+        }
         for ((name, buffer) in inputs) {
             checkSize(name, interpreter.getInputTensorFromSignature(name, NO_LIMIT), buffer)
         }

@@ -60,6 +60,16 @@ def test_one_file_answers_as_the_segments(name, images, request):
     assert taken == {1, 2, 3, 4}
 
 
+@pytest.mark.parametrize("mode", ["float16", "dynamic", "int8-full"])
+def test_other_quantizations(epnet_with_beta, images, tmp_path, mode):
+    path = tmp_path / "bundle"
+    epnet_tf.convert(epnet_with_beta, images, path, quantization=mode)
+    expected = epnet_tf.SegmentRunner(path).predict(images, beta=1e-5)
+    assert len(set(expected.exit)) > 1
+    alone = epnet_tf.SegmentRunner(path / MODEL)
+    assert_same(alone.predict(images, beta=1e-5), expected)
+
+
 @pytest.mark.parametrize("file", ["", MODEL])
 @pytest.mark.parametrize("max_exit", [1, 2, 3, 4])
 def test_no_image_passes_the_limit(int8_bundle, images, file, max_exit):

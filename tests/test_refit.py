@@ -201,7 +201,10 @@ def test_refit_for_a_range_of_beta(
         ({"refit": True}, "to refit the controllers on"),
         ({"refit": True, "quantization": "none"}, "refit with quantization none"),
         ({"refit": True, "quantization": "float16"}, "quantization float16"),
-        ({"training_data": "short"}, "training_data, one for each of 60 .* Received: 5"),
+        (
+            {"training_data": "short"},
+            "training_data, one for each of 60 .* Received: 5",
+        ),
     ],
 )
 def test_what_cannot_be_refitted_is_refused(

@@ -1,6 +1,7 @@
 """Models: backbones, exits and their heads, EPNet, and what it all costs."""
 
 from epnet_tf.model.backbones import BACKBONES, resnet10, resnet12
+from epnet_tf.model.classifiers import BranchClassifier, PaperClassifier
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.epnet import EPNet
 from epnet_tf.model.heads import Controller, PaperController
@@ -8,10 +9,12 @@ from epnet_tf.model.states import ExitStates, compute_states, state_model
 
 __all__ = [
     "BACKBONES",
+    "BranchClassifier",
     "Controller",
     "EPNet",
     "ExitCosts",
     "ExitStates",
+    "PaperClassifier",
     "PaperController",
     "compute_states",
     "exit_costs",

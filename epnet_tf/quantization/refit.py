@@ -14,6 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from epnet_tf.model import EPNet
+from epnet_tf.model.graph import producer
 from epnet_tf.model.states import ExitStates
 from epnet_tf.model.states import compute_states as compute_float_states
 from epnet_tf.runtime.litert import LiteRTModel
@@ -142,10 +143,23 @@ def _correct_classifiers(
     for i, pooled in enumerate(states.pooled):
         classifier = model.get_layer(f"logits_{i + 1:02d}")
         kernel, bias = (w.numpy() for w in classifier.weights)
-        kernel, bias = corrected(kernel, bias, pooled[some], wanted[:, i])
+        read = _read(model, i + 1, pooled)
+        kernel, bias = corrected(kernel, bias, read[some], wanted[:, i])
         classifier.set_weights([kernel, bias])
-        logits[:, i] = pooled @ kernel + bias
+        logits[:, i] = read @ kernel + bias
     return ExitStates(states.pooled, logits, states.labels)
+
+
+def _read(model: EPNet, exit_number: int, pooled: np.ndarray) -> np.ndarray:
+    """What an exit's dense layer reads of its pooled features."""
+    dense, controller = (
+        producer(model.output[f"{kind}_{exit_number:02d}"])
+        for kind in ("logits", "stop")
+    )
+    features, read = controller.input_tensors[0], dense.input_tensors[0]
+    if read is features:
+        return pooled
+    return np.asarray(keras.Model(features, read)(pooled))
 
 
 def corrected(
@@ -202,13 +216,22 @@ def _train_controllers(model: EPNet, states: ExitStates, seed: int) -> None:
 
 
 def _pooled(graph: Graph, logits: int) -> int:
-    """The tensor that an exit's classifier reads."""
+    """The tensor that an exit's classifier scales and reads."""
     codes = graph.model.operatorCodes
     dense = schema.BuiltinOperator.FULLY_CONNECTED
     operator = graph.operators[graph.producers[logits]]
     while codes[operator.opcodeIndex].builtinCode != dense:
         operator = graph.operators[graph.producers[operator.inputs[0]]]
-    return operator.inputs[0]
+    pooled = operator.inputs[0]
+    # Conversion folds the scaling into the dense layer, if that has a bias.
+    scaling = (schema.BuiltinOperator.MUL, schema.BuiltinOperator.ADD)
+    while (
+        codes[graph.operators[index := graph.producers[pooled]].opcodeIndex].builtinCode
+        in scaling
+        and len(variable := graph.variable_inputs(index)) == 1
+    ):
+        (pooled,) = variable
+    return pooled
 
 
 def _real_values(graph: Graph, tensor: int, values: np.ndarray) -> np.ndarray:

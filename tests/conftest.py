@@ -10,7 +10,6 @@ import pytest
 from keras import layers
 
 import epnet_tf
-from epnet_tf.model import compute_states
 from epnet_tf.tflite import export
 from epnet_tf.tflite.flatbuffer import Graph
 
@@ -58,11 +57,11 @@ def residual_epnet(images: np.ndarray, **kwargs) -> epnet_tf.EPNet:
 
 def _scale_statistics(model: epnet_tf.EPNet, images: np.ndarray) -> None:
     """Scales the statistics of the exits by the images, as training does."""
-    states = compute_states(model, images, np.zeros(len(images)), verbose=0)
-    for i, statistics in enumerate(states.pooled, start=1):
-        model.get_layer(f"scaling_{i:02d}").set_weights(
-            [statistics.mean(axis=0), statistics.var(axis=0)]
-        )
+    images = model.with_beta(images, BETA_RANGE[0] if model.beta_range else None)
+    for i in range(1, model.num_exits):
+        scaling = model.get_layer(f"scaling_{i:02d}")
+        statistics = keras.Model(model.input, scaling.input).predict(images, verbose=0)
+        scaling.set_weights([statistics.mean(axis=0), statistics.var(axis=0)])
 
 
 @pytest.fixture(scope="session")

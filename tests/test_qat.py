@@ -102,7 +102,7 @@ def test_statistics_are_rebuilt_and_what_follows_stays_float32(epnet, images, la
     qat._check_equal(main_branch, rebuilt, scaling.predict(images, verbose=0))
     wrapped = qat._quantize(rebuilt, qat._heads(main_branch), tfmot, tf_keras)
     names = {layer.name for layer in wrapped.layers}
-    assert heads < names and {"quant_pool_01", "quant_max_01"} < names
+    assert heads < names and {"quant_grid_01", "quant_max_01"} < names
 
 
 def test_keras_stays_the_same_for_child_processes(tuned):

@@ -58,8 +58,8 @@ class BranchClassifier:
     (`BatchNormalization` without weights), and one dense layer. Small maps, whose
     positions have seen most of the image, have coarser grids, and the smallest their
     global average alone. For many classes, the dense layer reads a few sums of these
-    statistics, as the controller then does: a dense layer from every statistic to every
-    class would outweigh the network.
+    statistics: one from every statistic to every class would outweigh the network.
+    Controllers see the global averages: all statistics make them no better, but dearer.
 
     Args:
         grid: Cells of the grid along each side, at most.
@@ -82,39 +82,24 @@ class BranchClassifier:
             num_classes: Number of classes.
 
         Returns:
-            The statistics m_i [b, s], or their sums, as the controller sees them, and
-            logits y_i [b, classes], in float32.
+            Global averages m_i [b, c], which the controller sees, and logits y_i
+            [b, classes], in float32.
         """
-        statistics = self._statistics(features, number)
+        pooled = layers.GlobalAveragePooling2D(name=f"pool_{number:02d}")(features)
+        height, width = features.shape[1:3]
+        cells = [max(1, min(self.grid, size // _CELL)) for size in (height, width)]
+        statistics = pooled
+        if cells != [1, 1]:
+            statistics = _statistics(features, number, cells)
         scaled = layers.BatchNormalization(
             center=False, scale=False, dtype="float32", name=f"scaling_{number:02d}"
         )(statistics)
         if num_classes <= _MANY_CLASSES:
-            return statistics, _logits(scaled, number, num_classes)
+            return pooled, _logits(scaled, number, num_classes)
         summary = layers.Dense(
             self.rank, use_bias=False, dtype="float32", name=f"summary_{number:02d}"
         )(scaled)
-        return summary, _logits(summary, number, num_classes)
-
-    def _statistics(self, features, number: int):
-        """Averages over cells and maxima, or the global average [b, s]."""
-        height, width = features.shape[1:3]
-        cells = [max(1, min(self.grid, size // _CELL)) for size in (height, width)]
-        if cells == [1, 1]:
-            return layers.GlobalAveragePooling2D(name=f"pool_{number:02d}")(features)
-        averages = GridAveragePooling2D(
-            (height // cells[0], width // cells[1]), name=f"pool_{number:02d}"
-        )(features)
-        # Not a global maximum layer: older runtimes do not delegate its operator.
-        maxima = layers.MaxPooling2D((height, width), name=f"max_{number:02d}")(
-            features
-        )
-        flat = [
-            layers.Flatten(name=f"{name}_{number:02d}_flat")(part)
-            for name, part in (("pool", averages), ("max", maxima))
-        ]
-        name = f"statistics_{number:02d}"
-        return layers.Concatenate(dtype="float32", name=name)(flat)
+        return pooled, _logits(summary, number, num_classes)
 
     def get_config(self):
         """The arguments, for saving."""
@@ -156,6 +141,22 @@ class PaperClassifier:
     def from_config(cls, config):
         """Makes the classifier from `get_config`'s answer."""
         return cls(**config)
+
+
+def _statistics(features, number: int, cells: list[int]):
+    """Averages over a grid of about so many cells, and maxima: [b, s]."""
+    _, height, width, _ = features.shape
+    averages = GridAveragePooling2D(
+        (height // cells[0], width // cells[1]), name=f"grid_{number:02d}"
+    )(features)
+    # Not a global maximum layer: older runtimes do not delegate its operator.
+    maxima = layers.MaxPooling2D((height, width), name=f"max_{number:02d}")(features)
+    flat = [
+        layers.Flatten(name=f"{name}_{number:02d}_flat")(part)
+        for name, part in (("grid", averages), ("max", maxima))
+    ]
+    name = f"statistics_{number:02d}"
+    return layers.Concatenate(dtype="float32", name=name)(flat)
 
 
 def _logits(x, number: int, num_classes: int):

@@ -7,7 +7,22 @@ over exits is a sum of N terms, and so is its gradient: nothing is sampled. All
 functions are pure; q is made in log space, as it spans hundreds of orders of magnitude.
 """
 
+import math
+
 from keras import ops, random
+
+
+def check_beta(beta: float) -> None:
+    """Checks a cost sensitivity.
+
+    Args:
+        beta: Percentage points per MAC.
+
+    Raises:
+        ValueError: If it is negative, infinite or no number.
+    """
+    if not 0 <= beta < math.inf:
+        raise ValueError(f"Expected beta >= 0. Received: beta={beta}.")
 
 
 def log_exit_distribution(stop_logits):

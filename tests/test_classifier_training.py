@@ -118,6 +118,91 @@ def test_training_learns_with_callbacks_and_validation_data():
     assert {"val_loss", "val_accuracy", "val_exits_accuracy"} <= set(history)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("loss", "sparse_categorical_crossentropy"),
+        ("loss_weights", [1.0]),
+        ("metrics", ["accuracy"]),
+        ("weighted_metrics", ["accuracy"]),
+    ],
+)
+def test_a_loss_and_metrics_of_ones_own_are_refused(name, value):
+    model = small_epnet(exits=["block1_relu1"])
+    trainers = (
+        epnet_tf.ClassifierTrainer(model),
+        epnet_tf.ControllerTrainer(model, 1e-5),
+        epnet_tf.training.ControllerSweep(model, [1e-5]),
+    )
+    for trainer in trainers:
+        with pytest.raises(ValueError) as raised:
+            trainer.compile("sgd", **{name: value})
+        assert str(raised.value) == (
+            f"Expected compile without {name}: {type(trainer).__name__} has its own "
+            f"loss and metrics. Received: {name}={value!r}."
+        )
+
+
+def test_compile_takes_what_else_keras_takes():
+    trainer = epnet_tf.ClassifierTrainer(small_epnet(exits=["block1_relu1"]))
+    trainer.compile(steps_per_execution=3, run_eagerly=True)
+    assert isinstance(trainer.optimizer, keras.optimizers.RMSprop)
+    assert trainer.steps_per_execution == 3 and trainer.run_eagerly
+
+
+@pytest.mark.parametrize("monitor", ["val_accuracy", "val_exits_accuracy", "val_loss"])
+def test_callbacks_know_which_way_is_better(monitor, tmp_path):
+    """The best of three epochs is the second, before and after which signs turn."""
+    trainer = trainer_for(small_epnet(exits=["block1_relu1"]), "adam")
+    trainer.optimizer.learning_rate = 0.01
+    for layer in trainer.model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.5  # it is right after few steps
+    trainer.fit(IMAGES, LABELS, 16, epochs=8, verbose=0)
+    heads = [trainer.model.get_layer(f"logits_{i:02d}") for i in (1, 2)]
+
+    def turn(epoch, logs=None):
+        for weight in [w for head in heads for w in head.weights] if epoch else ():
+            weight.assign(-weight)
+
+    turn(1)
+    trainer.optimizer.learning_rate = 0.0
+    saved = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best.weights.h5", monitor, save_weights_only=True,
+        save_best_only=True,
+    )  # fmt: skip
+    stopping = keras.callbacks.EarlyStopping(monitor, patience=9)
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor, patience=9)
+    turning = keras.callbacks.LambdaCallback(on_epoch_begin=turn)
+    history = trainer.fit(
+        IMAGES,
+        LABELS,
+        16,
+        3,
+        0,  # silent; callbacks by position, as in Keras
+        [turning, saved, stopping, plateau],
+        validation_data=(IMAGES, LABELS),
+    ).history
+    assert stopping.best_epoch == 1
+    trainer.load_weights(tmp_path / "best.weights.h5")
+    found = evaluated(trainer)[monitor.removeprefix("val_")]
+    assert found == pytest.approx(history[monitor][1], rel=1e-4)
+    assert found != pytest.approx(history[monitor][2], rel=1e-2)
+    assert plateau.mode == stopping.mode == ("min" if "loss" in monitor else "max")
+
+
+def test_a_mode_that_is_given_stays_and_other_metrics_are_kerass_matter():
+    trainer = trainer_for(small_epnet(exits=["block1_relu1"]))
+    given = keras.callbacks.EarlyStopping("val_accuracy", mode="min")
+    other = keras.callbacks.EarlyStopping("val_precision")
+    callbacks = keras.callbacks.CallbackList([given], True, model=trainer)
+    data = {"validation_data": (IMAGES, LABELS), "verbose": 0}
+    trainer.fit(IMAGES, LABELS, callbacks=callbacks, **data)
+    assert given.mode == "min"
+    with pytest.raises(ValueError, match="val_precision"):
+        trainer.fit(IMAGES, LABELS, callbacks=other, **data)
+
+
 def test_controllers_take_no_part():
     model = small_epnet()
     controllers = [model.get_layer(f"controller_{i:02d}") for i in (1, 2)]
@@ -240,6 +325,23 @@ def test_fused_batch_normalization_is_kerass():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5)
+
+
+def test_fused_batch_normalization_keeps_the_unbiased_variance():
+    """With n values of a channel in a batch, n / (n - 1) times what Keras keeps."""
+    from epnet_tf.model.normalization import FusedBatchNormalization
+
+    x = np.random.default_rng(0).normal(3, 2, (2, 2, 2, 4)).astype("float32")
+    ours, theirs = (
+        kind(momentum=0.0)
+        for kind in (FusedBatchNormalization, layers.BatchNormalization)
+    )
+    outputs = [layer(x, training=True) for layer in (ours, theirs)]
+    np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
+    variance = x.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(theirs.moving_variance, variance, rtol=1e-4)
+    np.testing.assert_allclose(ours.moving_variance, variance * 8 / 7, rtol=1e-4)
+    np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean, rtol=1e-5)
 
 
 def test_weights_of_the_backbone_are_trained_in_place():

@@ -196,6 +196,49 @@ def test_a_model_for_a_range_of_beta():
     assert found["mean_macs_1.0e-03"] == pytest.approx(prediction.macs.mean(), rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("monitor", "pick"),
+    [
+        ("val_benefit", np.argmax),
+        ("val_accuracy", np.argmax),
+        ("val_mean_macs", np.argmin),
+        ("val_loss", np.argmin),
+    ],
+)
+def test_callbacks_know_which_way_is_better(monitor, pick):
+    trainer = trainer_for(small_epnet(exits=["block1_relu1"]))
+    stopping = keras.callbacks.EarlyStopping(monitor, patience=9)
+    inputs = states_of(trainer.model).inputs
+
+    def turn(epoch, rate):
+        # Towards leaving early, then far the other way.
+        for controller in trainer.controllers:
+            controller.get_layer("stop").bias.assign([[9.0], [-9.0], [0.0]][epoch])
+        return rate
+
+    history = trainer.fit(
+        inputs,
+        LABELS,
+        epochs=3,
+        validation_data=(inputs, LABELS),
+        callbacks=[stopping, keras.callbacks.LearningRateScheduler(turn)],
+        verbose=0,
+    ).history
+    assert len(set(history["val_mean_macs"])) > 1
+    assert stopping.best_epoch == pick(history[monitor])
+
+
+def test_callbacks_for_a_range_of_beta():
+    trainer = trainer_for(small_epnet(beta_range=BETA_RANGE), None)
+    stopping = [
+        keras.callbacks.EarlyStopping(f"val_{name}_1.0e-04")
+        for name in ("benefit", "mean_macs")
+    ]
+    data = (states_of(trainer.model).inputs, LABELS)
+    trainer.fit(*data, validation_data=data, callbacks=stopping, verbose=0)
+    assert [callback.mode for callback in stopping] == ["max", "min"]
+
+
 @pytest.mark.parametrize("beta_range", [None, BETA_RANGE])
 def test_a_trainer_is_saved_and_loaded(tmp_path, beta_range):
     trainer = trainer_for(

@@ -155,10 +155,13 @@ def with_nan(images):
         ({"images": lambda x: x - 300.0}, "Received: values from -3"),
         ({"images": lambda x: x.astype(np.int64)}, "Received: int64"),
         ({"labels": ["a", "b"]}, "Received: 2 labels"),
-        ({"evaluation": lambda x, y: (x, y[:5])}, r"Received: labels of shape \[5\]"),
-        ({"evaluation": lambda x, y: (x, y + 1)}, "from 0 to 3. Received: 1 to 4"),
+        ({"evaluation": lambda x, y: (x, y[:5])}, "each of 60 images. Received: 5"),
+        ({"evaluation": lambda x, y: (x, y + 1)}, "0 to 3, for 4 classes.*from 1 to 4"),
         ({"evaluation": lambda x, y: (with_nan(x), y)}, "Received: NaN"),
-        ({"test_data": (np.zeros([2, 16, 16, 1]), [0])}, "test_data with one label"),
+        (
+            {"test_data": (np.zeros([2, 16, 16, 1]), [0])},
+            "in test_data, one for each of 2",
+        ),
     ],
 )
 def test_bad_arguments_are_one_sentence(

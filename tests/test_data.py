@@ -206,6 +206,73 @@ def test_npz_gets_a_channel_axis_and_numbered_labels(write):
     assert dataset.image_shape == (6, 5, 1) and dataset.labels == tuple("0123")
 
 
+@pytest.mark.parametrize(
+    "form",
+    [lambda y: y[:, None], lambda y: np.eye(4)[y], lambda y: y.astype(float)],
+    ids=["column", "one-hot", "floats"],
+)
+def test_npz_with_labels_of_every_form(write, form):
+    expected = load_dataset(write(**arrays()))
+    contents = arrays()
+    contents |= {key: form(contents[key]) for key in ("y_train", "y_test")}
+    found = load_dataset(write(**contents))
+    for part in ("train", "validation", "test"):
+        labels = getattr(found, part).labels
+        assert labels.dtype == np.int32
+        np.testing.assert_array_equal(labels, getattr(expected, part).labels)
+
+
+# What is held out of a user's images
+
+
+def held_out_of(write, labels, seed=0):
+    contents = arrays(len(labels), classes=max(labels) + 1)
+    contents["x_train"] = numbered(len(labels), (6, 5, 3))
+    contents["y_train"] = np.array(labels)
+    names = np.array([f"class {k}" for k in range(max(labels) + 1)])
+    dataset = load_dataset(write(**contents, labels=names), seed=seed)
+    both = dataset.train, dataset.validation
+    index = [
+        split.images.reshape(len(split), -1)[:, :2].copy().view(np.uint16)[:, 0]
+        for split in both
+    ]
+    assert sorted(np.concatenate(index)) == list(range(len(labels)))
+    for split, at in zip(both, index, strict=True):
+        np.testing.assert_array_equal(split.labels, np.array(labels)[at])
+    return index
+
+
+def test_the_same_share_of_each_class_is_held_out(write):
+    labels = np.repeat([0, 1, 2], [200, 40, 10])
+    kept, held_out = held_out_of(write, labels)
+    assert np.bincount(labels[held_out]).tolist() == [20, 4, 1]
+    assert kept.tolist() != sorted(kept) and held_out.tolist() != sorted(held_out)
+    again, other = held_out_of(write, labels), held_out_of(write, labels, seed=1)
+    assert [a.tolist() for a in again] == [kept.tolist(), held_out.tolist()]
+    assert set(other[1]) != set(held_out)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_class_is_left_out_of_training(write, seed):
+    labels = np.array([0] * 3 + [1] + [2] * 2 + list(range(3, 20)))
+    kept, held_out = held_out_of(write, labels, seed)
+    assert len(held_out) == 2 and set(labels[kept]) == set(range(20))
+    assert set(labels[held_out]) <= {0, 2}
+
+
+def test_a_class_with_one_image_is_trained_on(write):
+    kept, held_out = held_out_of(write, [0, 1, 1])
+    assert len(held_out) == 1 and 0 in kept
+
+
+def test_a_file_with_one_image_of_each_class(write):
+    path = write(**arrays(train=4))
+    with pytest.raises(
+        ValueError, match=r"two images of a class.*4 images of 4 classe"
+    ):
+        load_dataset(path)
+
+
 def test_npz_of_floats(write):
     contents = arrays(dtype=np.float64)
     dataset = load_dataset(write(**contents))
@@ -216,7 +283,7 @@ def test_npz_of_floats(write):
 def test_npz_of_scaled_floats_warns(write):
     contents = arrays(dtype=np.float32)
     contents["x_train"] /= 255
-    with pytest.warns(UserWarning, match="within 0 to 1"):
+    with pytest.warns(UserWarning, match="x_train in .* 0 to 255.*values from 0 to 1"):
         load_dataset(write(**contents))
 
 
@@ -237,11 +304,17 @@ def with_nan(x):
         ("x_test", lambda x: np.full(x.shape, np.inf), r"within 0 to 255.*to inf"),
         ("x_test", with_nan, r"x_test .*: 3 NaN values, in 1 of 10 images"),
         ("x_test", lambda x: x[:, :4], r"same shape.*\(6, 5, 3\) and \(4, 5, 3\)"),
-        ("y_train", lambda y: y[1:], r"per image, 40\. Received: 39"),
-        ("y_test", lambda y: y + 0.5, r"y_test .* integer.*dtype float64"),
-        ("y_train", lambda y: np.eye(4, dtype=int)[y], r"integer.*\(40, 4\)"),
-        ("y_test", lambda y: y + 1, r"y_test .* within 0 to 3\. .* from 1 to 4"),
-        ("y_test", lambda y: y - 1, r"y_test .* within 0 to 3\. .* from -1 to 2"),
+        ("y_train", lambda y: y[1:], r"y_train .* each of 40 images. Received: 39"),
+        ("y_test", lambda y: y + 0.5, r"y_test .* whole numbers. Received: label 0.5"),
+        ("y_test", lambda y: y.astype(str), r"y_test .* of classes. Received: '0'"),
+        ("y_train", lambda y: 2 * np.eye(4)[y], r"y_train .* one-hot.* sum to 2"),
+        ("y_test", lambda y: np.eye(5)[y], r"y_test .* \[n, 4\]. .* \[10, 5\]"),
+        (
+            "y_test",
+            lambda y: y + 1,
+            r"y_test .* within 0 to 3, for 4 .* label 4, .* 1 to",
+        ),
+        ("y_test", lambda y: y - 1, r"y_test .* within 0 to 3, for 4 .* label -1, "),
         ("y_train", lambda y: y + 1, r"every label.*4 different labels from 1 to 4"),
         ("y_train", lambda y: y * 0, r"at least two.*1 different labels"),
     ],
@@ -255,7 +328,7 @@ def test_npz_with_wrong_arrays(write, key, change, message):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["a", "b", "c"], "y_train .* within 0 to 2. .* from 0 to 3"),
+        (["a", "b", "c"], "y_train .* within 0 to 2, .* label 3, .* from 0 to 3"),
         ([1, 2, 3, 4], "class names. Received: dtype int64"),
         ([["a", "b", "c", "d"]], r"class names. Received: .*\(1, 4\)"),
         (["a"], "at least two class names"),

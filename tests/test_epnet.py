@@ -228,6 +228,22 @@ def test_classify_with_one_exit():
     assert model.classify(small_images(3)[0]).exit.tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("beta_range", [None, BETA_RANGE])
+def test_classify_no_images(beta_range):
+    model = small_epnet(beta_range=beta_range)
+    images = small_images(2)[0]
+    given = {"beta": 1e-5} if beta_range else {}
+    nothing, something = (model.classify(x, **given) for x in (images[:0], images))
+    assert [a.shape for a in nothing] == [(0,), (0,), (0,), (0, 3)]
+    assert [a.dtype for a in nothing] == [a.dtype for a in something]
+
+
+@pytest.mark.parametrize("beta", [-1e-6, float("nan"), float("inf")])
+def test_a_beta_that_is_none(beta):
+    with pytest.raises(ValueError, match=f"Expected beta >= 0. Received: beta={beta}"):
+        small_epnet(beta=beta)
+
+
 def test_classify_with_a_beta_range():
     model = small_epnet(beta_range=BETA_RANGE)
     images, _ = small_images(4)

@@ -1,6 +1,9 @@
 """Image files of every kind: what viewers show, or one sentence that names the file."""
 
+import base64
 import io
+import json
+import pathlib
 import struct
 import zlib
 
@@ -10,6 +13,8 @@ from PIL import Image
 
 from epnet_tf.runtime.images import read_image
 
+ROOT = pathlib.Path(__file__).parents[1]
+PICTURES = ROOT / "android_demo/app/src/jvmTest/resources/pictures"
 RAMP = np.arange(0, 256, 17, np.uint8).reshape(4, 4)
 WHITE, GRAY, BLACK = 255, 128, 0
 
@@ -279,3 +284,14 @@ def test_files_that_are_not_there(tmp_path):
     assert error.value.filename == str(tmp_path / "no.png")
     with pytest.raises(IsADirectoryError):
         read_image(tmp_path, (4, 4, 1))
+
+
+def test_the_app_s_tests_expect_what_is_read():
+    seen = json.loads((PICTURES / "pictures.json").read_text())
+    assert len({entry["file"] for entry in seen}) == len(list(PICTURES.iterdir())) - 1
+    for entry in seen:
+        found = read_image(PICTURES / entry["file"], tuple(entry["shape"]))
+        expected = np.frombuffer(base64.b64decode(entry["pixels"]), np.uint8)
+        # Decoders of JPEG may round in other ways.
+        off = 1 if entry["file"].endswith("jpg") else 0
+        assert abs(found.ravel().astype(int) - expected).max() <= off

@@ -40,6 +40,7 @@ def data():
 def tuned(data):
     """A model, its weights before, and the fine-tuned one."""
     model = small_epnet(beta=1e-5)
+    model.get_layer("controller_01").get_layer("hidden").trainable = False
     before = [w.numpy() for w in model.weights]
     result = qat.fine_tune(
         model, *data, epochs=3, batch_size=16, learning_rate=1e-3, verbose=0
@@ -51,6 +52,9 @@ def test_kernels_and_biases_of_main_branch_and_classifiers_are_trained(tuned):
     model, before, result = tuned
     assert isinstance(result, epnet_tf.EPNet)
     assert (result.beta, result.exit_layers) == (model.beta, model.exit_layers)
+    for each in (model, result):
+        assert not each.get_layer("controller_01").get_layer("hidden").trainable
+        assert each.get_layer("controller_02").get_layer("hidden").trainable
     main = {w.path for w in model.weights if w.path.startswith(("block", "logits"))}
     for old, new in zip(model.weights, result.weights, strict=True):
         moved = np.abs(old.numpy() - new.numpy()).max()

@@ -2,8 +2,14 @@
 
 import pathlib
 import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+import numpy as np
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def test_code_block_for_your_own_model(tmp_path, monkeypatch, capsys):
@@ -17,3 +23,19 @@ def test_code_block_for_your_own_model(tmp_path, monkeypatch, capsys):
         names["exit"] <= names["model"].num_exits
     ).all()
     assert str(names["macs"]) in capsys.readouterr().out
+
+
+def test_code_blocks_for_devices_and_servers(tmp_path, monkeypatch):
+    bundles = ROOT / "android_demo/app/src/main/assets/bundles"
+    shutil.copytree(bundles / "maxmin-4e-07", tmp_path / "bundle")
+    with Image.open(ROOT / "examples/easy_1_4.png") as picture:
+        picture.convert("RGB").save(tmp_path / "photo.jpg")
+    text = (ROOT / "docs/runtime.md").read_text()
+    device, server = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(device, "runtime.md", "exec"), names)
+    exec(compile(server, "runtime.md", "exec"), names)
+    with ThreadPoolExecutor(2) as threads:
+        for answer in threads.map(names["answer"], [names["photo"][np.newaxis]] * 4):
+            assert answer.label == names["label"] and answer.exit == names["exit"]

@@ -23,6 +23,7 @@ TRAINING = {
     "benchmarks/exit_weights.py": ["--workdir=w"],
     "benchmarks/held_out.py": ["--workdir=w"],
     "benchmarks/sweep.py": [],
+    "benchmarks/workers.py": [f"--bundle={BUNDLE}", "--dataset=digits"],
 }
 RUNTIME = ("epnet_tf.run", "epnet_tf.device_report")
 

@@ -145,14 +145,16 @@ def test_a_higher_beta_spends_less():
 
 @pytest.mark.parametrize("betas", [(1e-6, -1e-7), (float("nan"),)])
 def test_wrong_betas(betas):
-    with pytest.raises(ValueError, match=r"Expected betas >= 0.*Received"):
+    with pytest.raises(
+        ValueError, match=f"Expected beta >= 0. Received: beta={betas[-1]}"
+    ):
         ControllerSweep(small_epnet(), betas)
 
 
 def test_a_beta_and_a_range_exclude_each_other():
     with pytest.raises(ValueError, match=r"beta_range=\(1e-06, 0.0001\)"):
         ControllerSweep(small_epnet(beta_range=(1e-6, 1e-4)), BETAS)
-    with pytest.raises(ValueError, match=r"betas=None, beta_range=None"):
+    with pytest.raises(ValueError, match=r"beta=None, beta_range=None"):
         ControllerSweep(small_epnet())
 
 

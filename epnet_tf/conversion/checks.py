@@ -5,6 +5,8 @@ import pathlib
 
 import numpy as np
 
+from epnet_tf.data.labels import check_labels
+from epnet_tf.data.pixels import warn_of_range
 from epnet_tf.model import EPNet
 from epnet_tf.runtime import bundle
 from epnet_tf.runtime.bundle import Manifest
@@ -65,10 +67,13 @@ def check_images(manifest: Manifest, images) -> np.ndarray:
     checked = manifest.input.check(images)
     if not len(checked):
         raise ValueError("Expected at least one calibration image. Received: none.")
+    warn_of_range(checked, "calibration images")
     return checked
 
 
-def check_labelled(manifest: Manifest, given, name: str) -> None:
+def check_labelled(
+    manifest: Manifest, given, name: str
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Checks images with labels.
 
     Args:
@@ -76,24 +81,21 @@ def check_labelled(manifest: Manifest, given, name: str) -> None:
         given: Images and labels, or None.
         name: What they are called in messages.
 
+    Returns:
+        The images as an array, and labels int32 [n]; None for None.
+
     Raises:
         ValueError: If they are not as the model takes them.
     """
     if given is None:
-        return
+        return None
     images, labels = given
-    checked = manifest.input.check(images)
-    labels = np.asarray(labels)
-    if labels.shape != (len(checked),) or not len(labels):
-        raise ValueError(
-            f"Expected {name} with one label for each of {len(checked)} "
-            f"images, at least one. Received: labels of shape {list(labels.shape)}."
-        )
-    if labels.min() < 0 or labels.max() >= len(manifest.labels):
-        raise ValueError(
-            f"Expected {name} with labels from 0 to {len(manifest.labels) - 1}. "
-            f"Received: {labels.min()} to {labels.max()}."
-        )
+    images = manifest.input.check(images)
+    warn_of_range(images, f"images in {name}")
+    labels = check_labels(
+        labels, len(manifest.labels), count=len(images), what=f"labels in {name}"
+    )
+    return images, labels
 
 
 def check_refit(refit: bool | None, model: EPNet, quantization: str, has_data: bool):

@@ -109,15 +109,16 @@ def convert(
     refit = checks.check_refit(refit, model, quantization, training_data is not None)
     manifest = _describe(model, quantization, labels, name)
     images = checks.check_images(manifest, calibration_images)
-    sets = {
-        "evaluation_data": evaluation_data,
-        "test_data": test_data,
-        "training_data": training_data,
-    }
-    for key, given in sets.items():
+    evaluation_data, test_data, training_data = (
         checks.check_labelled(manifest, given, key)
+        for given, key in (
+            (evaluation_data, "evaluation_data"),
+            (test_data, "test_data"),
+            (training_data, "training_data"),
+        )
+    )
     if evaluation_data is not None:
-        images = np.asarray(evaluation_data[0])
+        images = evaluation_data[0]
     elif test_data is not None:
         raise ValueError(
             "Expected evaluation_data beside test_data. Received: test_data alone."

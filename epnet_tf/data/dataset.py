@@ -94,7 +94,8 @@ def load_dataset(
     - `multiscale`: Multi-scale Fashion-MNIST; 50x50, 55,000 + 5,000 + 10,000.
     - `cifar10`: CIFAR-10; 32x32x3, 45,000 + 5,000 + 10,000.
     - a path that ends in `.npz`: see `epnet_tf.data.sources.read_npz`. A tenth of its
-      training images, at most 5,000, is held out for validation.
+      training images, at most 5,000, is held out for validation, the same share of
+      each class; at least one image of each is left to train on.
 
     Source images are split before anything is composed from them, so that no digit
     and no garment is in two splits. The same seed gives the same arrays, bit for bit.
@@ -115,10 +116,12 @@ def load_dataset(
     if seed < 0:
         raise ValueError(f"seed must be a non-negative integer. Received: {seed}")
     if name.endswith(".npz"):
-        return _with_held_out(Path(name).stem, sources.read_npz(name), seed)
+        source = sources.read_npz(name)
+        split = _hold_out_of_each_class(source.y_train, seed)
+        return _with_held_out(Path(name).stem, source, split)
     if name == "cifar10":
         source = sources.read_keras_dataset("cifar10", data_dir)
-        return _with_held_out(name, source, seed, crop_and_flip)
+        return _with_held_out(name, source, _hold_out(source, seed), crop_and_flip)
     if name == "digits":
         return _digits(seed)
     if name == "maxmin":
@@ -134,9 +137,12 @@ def load_dataset(
 
 
 def _with_held_out(
-    name: str, source: Source, seed: int, augment: Callable | None = None
+    name: str,
+    source: Source,
+    split: tuple[np.ndarray, np.ndarray],
+    augment: Callable | None = None,
 ) -> Dataset:
-    kept, held_out = _hold_out(source, seed)
+    kept, held_out = split
     return Dataset(
         name,
         source.labels,
@@ -211,16 +217,42 @@ def _of_compositions(
 
 
 def _hold_out(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the images to train on, and of a tenth, at most 5,000, held out."""
-    count = len(source.x_train)
+    """Indices of the images to train on, and of those held out."""
+    order = _random_order(len(source.x_train), seed)
+    held_out = _held_out_count(len(order))
+    return order[held_out:], order[:held_out]
+
+
+def _hold_out_of_each_class(
+    labels: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_hold_out`, the same share of each class, and never all of one."""
+    order = _random_order(len(labels), seed)
+    classes, of_class = np.unique(labels[order], return_inverse=True)
+    held_out = min(_held_out_count(len(order)), len(order) - len(classes))
+    if held_out < 1:
+        raise ValueError(
+            "x_train must hold at least two images of a class, one of them for "
+            f"validation. Received: {len(labels)} images of {len(classes)} classes"
+        )
+    # What share of its class comes before an image; each class's last one stays.
+    share = np.empty(len(order))
+    for k in range(len(classes)):
+        at = np.flatnonzero(of_class == k)
+        share[at] = np.arange(0.5, len(at)) / len(at)
+        share[at[-1]] = np.inf
+    by_share = np.argsort(share, kind="stable")
+    return order[np.sort(by_share[held_out:])], order[np.sort(by_share[:held_out])]
+
+
+def _held_out_count(count: int) -> int:
+    """A tenth, at most 5,000."""
     if count < 2:
         raise ValueError(
             "x_train must hold at least two images, one of them for validation. "
             f"Received: {count}"
         )
-    held_out = min(max(count // 10, 1), 5_000)
-    order = _random_order(count, seed)
-    return order[held_out:], order[:held_out]
+    return min(max(count // 10, 1), 5_000)
 
 
 def _random_order(count: int, seed: int) -> np.ndarray:

@@ -5,13 +5,15 @@ was found and what was expected.
 """
 
 import os
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from epnet_tf.data.labels import check_labels
+from epnet_tf.data.pixels import warn_of_range
 
 DATA_DIR_VARIABLE = "EPNET_DATA_DIR"
 DIGIT_NAMES = tuple("0123456789")
@@ -95,8 +97,8 @@ def read_npz(path: str | os.PathLike) -> Source:
     Args:
         path: file with `x_train`, `y_train`, `x_test`, `y_test`, and optionally
             `labels` (class names). Images are `[n, h, w]` or `[n, h, w, c]` with 1 or
-            3 channels, uint8 or floats within 0 to 255; labels are integers, `[n]` or
-            `[n, 1]`.
+            3 channels, uint8 or floats within 0 to 255; labels are whole numbers,
+            `[n]` or `[n, 1]`, or one-hot.
 
     Raises:
         ValueError: the file is missing or unreadable, or its arrays are not so.
@@ -128,18 +130,16 @@ def check_arrays(arrays: dict[str, np.ndarray], where: str) -> Source:
             f"Training and test images in {where} must have the same shape. Received: "
             f"{x_train.shape[1:]} and {x_test.shape[1:]}"
         )
-    y_train = _check_labels(arrays["y_train"], len(x_train), f"y_train in {where}")
-    y_test = _check_labels(arrays["y_test"], len(x_test), f"y_test in {where}")
-    names = _class_names(arrays.get("labels"), y_train, where)
-    for key, y in (("y_train", y_train), ("y_test", y_test)):
-        if y.min() < 0 or y.max() >= len(names):
-            raise ValueError(
-                f"{key} in {where} must hold labels within 0 to {len(names) - 1}. "
-                f"Received: labels from {y.min()} to {y.max()}"
-            )
-    return Source(
-        x_train, y_train.astype(np.int32), x_test, y_test.astype(np.int32), names
+    where_y = {key: f"{key} in {where}" for key in ("y_train", "y_test")}
+    y_train = check_labels(
+        arrays["y_train"], count=len(x_train), what=where_y["y_train"]
     )
+    names = _class_names(arrays.get("labels"), y_train, where)
+    y_train, y_test = (
+        check_labels(arrays[key], len(names), count=len(x), what=where_y[key])
+        for key, x in (("y_train", x_train), ("y_test", x_test))
+    )
+    return Source(x_train, y_train, x_test, y_test, names)
 
 
 def _read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -216,27 +216,7 @@ def _check_pixels(x: np.ndarray, where: str) -> None:
             f"{where} must hold pixels within 0 to 255. "
             f"Received: values from {x.min()} to {x.max()}"
         )
-    if x.max() <= 1:
-        warnings.warn(
-            f"{where} holds values within 0 to 1, but pixels are taken as 0 to 255: a "
-            "model trained on them expects such images wherever it runs.",
-            stacklevel=2,
-        )
-
-
-def _check_labels(y: np.ndarray, count: int, where: str) -> np.ndarray:
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]  # the layout of keras.datasets.cifar10
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(
-            f"{where} must be integer labels of shape [n] or [n, 1]. "
-            f"Received: dtype {y.dtype}, shape {y.shape}"
-        )
-    if len(y) != count:
-        raise ValueError(
-            f"{where} must hold one label per image, {count}. Received: {len(y)} labels"
-        )
-    return y
+    warn_of_range(x, where)
 
 
 def _class_names(

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+from epnet_tf import objective
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -72,6 +74,8 @@ class Config:
     beta_range: tuple[float, float] | None = None
 
     def __post_init__(self):
+        for beta in self.betas:
+            objective.check_beta(beta)
         if self.beta_range is None:
             return
         low, high = self.beta_range

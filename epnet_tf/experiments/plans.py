@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from epnet_tf import objective
 from epnet_tf.evaluation import paper
 from epnet_tf.model import PaperController
 
@@ -111,8 +112,8 @@ def plan_for(dataset: str, betas: Sequence[float] = ()) -> Plan:
     Raises:
         ValueError: If there are no β, or one is negative.
     """
-    if any(not beta >= 0 for beta in betas):
-        raise ValueError(f"Expected beta >= 0. Received: {list(betas)}.")
+    for beta in betas:
+        objective.check_beta(beta)
     if not betas:
         if dataset not in PLANS:
             raise ValueError(

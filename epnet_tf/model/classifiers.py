@@ -5,6 +5,13 @@ import dataclasses
 import keras
 from keras import layers, ops
 
+from epnet_tf.model.heads import Recipe
+
+# What the layers of an exit's classifier are called, with its number behind.
+LAYERS = (
+    *("pool", "grid", "max", "grid_flat", "max_flat"),
+    *("statistics", "scaling", "summary", "logits"),
+)
 # Rows and columns that a cell of the grid has at least: with fewer, late exits lose on
 # CIFAR-10 what early ones gain.
 _CELL = 4
@@ -26,7 +33,7 @@ class GridAveragePooling2D(layers.AveragePooling2D):
     """
 
     def __init__(self, pool_size, **kwargs):
-        super().__init__(pool_size, **kwargs)
+        super().__init__(pool_size, data_format="channels_last", **kwargs)
 
     def call(self, inputs):
         """Averages [b, h, w, c] to [b, h // rows, w // columns, c]."""
@@ -51,7 +58,7 @@ class GridAveragePooling2D(layers.AveragePooling2D):
 
 @keras.saving.register_keras_serializable("epnet_tf")
 @dataclasses.dataclass(frozen=True)
-class BranchClassifier:
+class BranchClassifier(Recipe):
     """Our branch classifier: pooled statistics that tell where and how strong.
 
     Averages over the cells of a grid and the global maximum of each channel, scaled
@@ -85,7 +92,7 @@ class BranchClassifier:
             Global averages m_i [b, c], which the controller sees, and logits y_i
             [b, classes], in float32.
         """
-        pooled = layers.GlobalAveragePooling2D(name=f"pool_{number:02d}")(features)
+        pooled = _global_averages(features, number)
         height, width = features.shape[1:3]
         cells = [max(1, min(self.grid, size // _CELL)) for size in (height, width)]
         statistics = pooled
@@ -101,19 +108,10 @@ class BranchClassifier:
         )(scaled)
         return pooled, _logits(summary, number, num_classes)
 
-    def get_config(self):
-        """The arguments, for saving."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config):
-        """Makes the classifier from `get_config`'s answer."""
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable("epnet_tf")
 @dataclasses.dataclass(frozen=True)
-class PaperClassifier:
+class PaperClassifier(Recipe):
     """The paper's branch classifier: global average pooling, one dense layer (4.1.2).
 
     Every network's last exit, which is the network itself, has this one.
@@ -130,30 +128,37 @@ class PaperClassifier:
         """
         x = features
         if len(x.shape) == 4:
-            x = layers.GlobalAveragePooling2D(name=f"pool_{number:02d}")(x)
+            x = _global_averages(x, number)
         return x, _logits(x, number, num_classes)
 
-    def get_config(self):
-        """No arguments."""
-        return {}
 
-    @classmethod
-    def from_config(cls, config):
-        """Makes the classifier from `get_config`'s answer."""
-        return cls(**config)
+def _global_averages(features, number: int):
+    """As the features are, whatever precision and axes are the process's default."""
+    return layers.GlobalAveragePooling2D(
+        data_format="channels_last", dtype=features.dtype, name=f"pool_{number:02d}"
+    )(features)
 
 
 def _statistics(features, number: int, cells: list[int]):
     """Averages over a grid of about so many cells, and maxima: [b, s]."""
     _, height, width, _ = features.shape
     averages = GridAveragePooling2D(
-        (height // cells[0], width // cells[1]), name=f"grid_{number:02d}"
+        (height // cells[0], width // cells[1]),
+        dtype=features.dtype,
+        name=f"grid_{number:02d}",
     )(features)
     # Not a global maximum layer: older runtimes do not delegate its operator.
-    maxima = layers.MaxPooling2D((height, width), name=f"max_{number:02d}")(features)
+    maxima = layers.MaxPooling2D(
+        (height, width),
+        data_format="channels_last",
+        dtype=features.dtype,
+        name=f"max_{number:02d}",
+    )(features)
     flat = [
-        layers.Flatten(name=f"{name}_{number:02d}_flat")(part)
-        for name, part in (("grid", averages), ("max", maxima))
+        layers.Flatten("channels_last", dtype=part.dtype, name=f"{name}_{number:02d}")(
+            part
+        )
+        for name, part in (("grid_flat", averages), ("max_flat", maxima))
     ]
     name = f"statistics_{number:02d}"
     return layers.Concatenate(dtype="float32", name=name)(flat)

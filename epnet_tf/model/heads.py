@@ -78,9 +78,22 @@ class ScaledLogBeta(layers.Layer):
         return super().get_config() | {"beta_range": self.beta_range}
 
 
+class Recipe:
+    """A frozen dataclass that says how heads are built, and is saved as it is."""
+
+    def get_config(self):
+        """The arguments, for saving."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the recipe from `get_config`'s answer."""
+        return cls(**config)
+
+
 @keras.saving.register_keras_serializable("epnet_tf")
 @dataclasses.dataclass(frozen=True)
-class Controller:
+class Controller(Recipe):
     """Our controller: one hidden layer on confidence, logits and pooled features.
 
     The features tell how hard the image is, the confidence whether this exit has it;
@@ -132,10 +145,6 @@ class Controller:
         x = _float32(layers.Dropout, self.dropout, name="dropout")(x)
         return keras.Model(inputs, _stop(x), name=name)
 
-    def get_config(self):
-        """The arguments, for saving."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_config(cls, config):
         """Makes the controller from `get_config`'s answer."""
@@ -145,7 +154,7 @@ class Controller:
 
 @keras.saving.register_keras_serializable("epnet_tf")
 @dataclasses.dataclass(frozen=True)
-class PaperController:
+class PaperController(Recipe):
     """The paper's controller: f_cat on [f_in(m_i), y_i], blocks of FC-BN-ReLU (4.1.3).
 
     Args:
@@ -180,15 +189,6 @@ class PaperController:
         for i, units in enumerate(self.f_cat[:-1], start=1):
             x = _fc_bn_relu(x, units, f"f_cat_{i}")
         return keras.Model(inputs, _stop(x), name=name)
-
-    def get_config(self):
-        """The arguments, for saving."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config):
-        """Makes the controller from `get_config`'s answer."""
-        return cls(**config)
 
 
 def _float32(layer_class, *args, **kwargs):

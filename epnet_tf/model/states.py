@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from epnet_tf.data.labels import check_labels
+from epnet_tf.data.pixels import warn_of_range
 from epnet_tf.model import graph
 
 
@@ -92,17 +94,22 @@ def compute_states(
     Args:
         model: An `EPNet`.
         images: [n, h, w, c], raw values 0 to 255.
-        labels: int [n].
+        labels: Whole numbers [n] or [n, 1], or one-hot [n, classes].
         batch_size: Images computed at a time.
         verbose: As in `keras.Model.predict`.
 
     Returns:
         The `ExitStates`.
+
+    Raises:
+        ValueError: If labels are not so, or not as many as images.
     """
+    labels = check_labels(labels, model.num_classes, count=len(images))
+    warn_of_range(images)
     outputs = state_model(model).predict(images, batch_size, verbose=verbose)
     exits = range(1, model.num_exits + 1)
     return ExitStates(
         tuple(outputs[f"pooled_{i:02d}"].astype("float32") for i in exits[:-1]),
         np.stack([outputs[f"logits_{i:02d}"] for i in exits], axis=1),
-        np.asarray(labels).reshape(-1),
+        labels,
     )

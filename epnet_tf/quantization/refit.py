@@ -58,8 +58,7 @@ def refit(
     states, statistics = _states_and_statistics(whole, images, labels)
     some = np.random.default_rng(seed).permutation(len(images))[:_CORRECTION_IMAGES]
     wanted = compute_float_states(model, images[some], labels[some], verbose=0)
-    fitted = EPNet.from_config(model.get_config())
-    fitted.set_weights(model.get_weights())
+    fitted = model.copy()
     logits = states.logits.copy()
     for i, read in enumerate(statistics):
         logits[:, i] = _correct_classifier(

@@ -1,6 +1,7 @@
 """LiteRT: running .tflite models, their tensors bound by name."""
 
 import ctypes
+import functools
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -35,7 +36,11 @@ class LiteRTModel:
         signature = self._interpreter.get_signature_runner()
         self.inputs = self._memory(signature.get_input_details())
         self.outputs = self._memory(signature.get_output_details())
-        self.invoke = self._interpreter.invoke
+        # Not the interpreter's own `invoke`: that looks, in Python, for views that are
+        # in the way, which ours are not, and threads with other models wait meanwhile.
+        self.invoke = functools.partial(self._interpreter._interpreter.Invoke)
+        # What it runs in belongs to the interpreter.
+        vars(self.invoke)["interpreter"] = self._interpreter
 
     def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the model once.

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 from keras import ops
 
+from epnet_tf.training.stage import num_replicas
 from epnet_tf.training.trainer import ExitTrainer
 
 
@@ -79,8 +79,8 @@ class ClassifierTrainer(ExitTrainer):
             for weight, logits in zip(weights, self.logits(y_pred), strict=True)
         )
         # Regularizers of the user's backbone add to it.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return self.mean_loss(losses, sample_weight) + sum(self.losses) / replicas
+        penalties = sum(self.losses) / num_replicas()
+        return self.mean_loss(losses, sample_weight) + penalties
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Accuracy of the last exit, and the mean over the exits."""

@@ -1,8 +1,10 @@
 """Stage two: controllers, by the exact expected benefit, on images or on states."""
 
 import math
+from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from epnet_tf import objective
@@ -39,11 +41,7 @@ class ControllerTrainer(ExitTrainer):
         super().__init__(model, dtype="float32", **kwargs)
         if model.num_exits < 2:
             raise ValueError("Expected a model with 2 exits or more. Received: 1 exit.")
-        if (beta is None) != (model.beta_range is not None):
-            raise ValueError(
-                "Expected a beta for a model without beta_range, and none with it. "
-                f"Received: beta={beta}, beta_range={model.beta_range}."
-            )
+        check_betas(beta, model.beta_range)
         self.controllers = [
             model.get_layer(f"controller_{i:02d}") for i in range(1, model.num_exits)
         ]
@@ -80,8 +78,7 @@ class ControllerTrainer(ExitTrainer):
         Raises:
             ValueError: If β is negative.
         """
-        if not beta >= 0:
-            raise ValueError(f"Expected beta >= 0. Received: beta={beta}.")
+        objective.check_beta(beta)
         self.beta.assign(beta)
         self.model.beta = float(beta)
 
@@ -157,6 +154,27 @@ class ControllerTrainer(ExitTrainer):
             for i, controller in enumerate(self.controllers, start=1)
         ]
         return ops.concatenate(stops, axis=-1)
+
+
+def check_betas(
+    betas: float | Sequence[float] | None, beta_range: tuple[float, float] | None
+) -> None:
+    """Checks the β that controllers are to be trained for.
+
+    Args:
+        betas: One cost sensitivity or several, percentage points per MAC, or None.
+        beta_range: The model's range, or None.
+
+    Raises:
+        ValueError: If β is missing without a range, superfluous with one, or negative.
+    """
+    if (betas is None) != (beta_range is not None):
+        raise ValueError(
+            "Expected a beta for a model without beta_range, and none with it. "
+            f"Received: beta={betas}, beta_range={beta_range}."
+        )
+    for beta in [] if betas is None else np.atleast_1d(betas):
+        objective.check_beta(beta)
 
 
 def draw_betas(count, beta_range: tuple[float, float], seed_generator):

@@ -21,4 +21,4 @@ class ReinforceSweep(ControllerSweep):
         surrogate = objective.reinforce_surrogate(
             y_pred, y[None], self.macs, betas, self.seed_generator
         )
-        return -ops.sum(ops.mean(surrogate, axis=-1))
+        return ops.sum(self.mean_loss(-surrogate, sample_weight))

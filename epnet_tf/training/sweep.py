@@ -13,11 +13,12 @@ from keras import ops
 
 from epnet_tf import objective
 from epnet_tf.model.states import ExitStates
-from epnet_tf.training.controllers import draw_betas
+from epnet_tf.training.controllers import check_betas, draw_betas
 from epnet_tf.training.exploration import Exploration
+from epnet_tf.training.stage import Stage
 
 
-class ControllerSweep(keras.Model):
+class ControllerSweep(Stage):
     """Controllers of an EPNet for several β, trained on exit states.
 
     The gradients are those of `ControllerTrainer` for each β alone. For a model with
@@ -31,6 +32,9 @@ class ControllerSweep(keras.Model):
         betas: Cost sensitivities, percentage points per MAC; None for a model with
             `beta_range`.
         seed: Seed of the initial weights, the same for every β, and of the β drawn.
+
+    Raises:
+        ValueError: If β are missing, negative or superfluous.
     """
 
     def __init__(
@@ -38,7 +42,7 @@ class ControllerSweep(keras.Model):
     ):
         super().__init__()
         self.built = True  # All variables are made here.
-        _check(model, betas)
+        check_betas(betas, model.beta_range)
         self.betas = () if betas is None else tuple(float(beta) for beta in betas)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.macs = model.exit_costs.with_controllers
@@ -62,19 +66,13 @@ class ControllerSweep(keras.Model):
         """The stacked controllers'; the model's own only give the architecture."""
         return [w for stack in self.stacks for w in stack.weight_stack]
 
-    @property
-    def trainable_variables(self):
-        """As `trainable_weights`."""
-        return self.trainable_weights
-
     def train_step(self, data):
         """One step, with a β drawn for each image if the controllers take β."""
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        beta_range = self.model.beta_range
-        if beta_range:
-            count = ops.shape(y)[0]
-            x = {**x, "beta": draw_betas(count, beta_range, self.seed_generator)}
-        return super().train_step((x, y))
+        return super().train_step(self._with_betas(data))
+
+    def test_step(self, data):
+        """Loss of a batch, with a β drawn as in training."""
+        return super().test_step(self._with_betas(data))
 
     def call(self, inputs, training=None):
         """Stop logits for each β: [B, b, N − 1].
@@ -105,7 +103,7 @@ class ControllerSweep(keras.Model):
             self.temperature,
             relative=for_range,
         )
-        return -ops.sum(ops.mean(objectives, axis=-1))
+        return ops.sum(self.mean_loss(-objectives, sample_weight))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The loss alone: what counts is measured on held-out states afterwards."""
@@ -121,6 +119,14 @@ class ControllerSweep(keras.Model):
             stack.assign(index, [_controller(self.model, i) for i in stack.exits])
         if self.model.beta_range is None:
             self.model.beta = self.betas[index]
+
+    def _with_betas(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        beta_range = self.model.beta_range
+        if beta_range:
+            count = ops.shape(y)[0]
+            x = {**x, "beta": draw_betas(count, beta_range, self.seed_generator)}
+        return x, y, sample_weight
 
 
 def train_controllers(
@@ -258,15 +264,6 @@ class ControllerStack(keras.layers.Layer):
 def _shared(variable) -> bool:
     """Whether a variable is the state of a random generator: the only integers."""
     return "int" in keras.backend.standardize_dtype(variable.dtype)
-
-
-def _check(model, betas):
-    for_range, given = betas is None, () if betas is None else tuple(betas)
-    if for_range != (model.beta_range is not None) or not all(b >= 0 for b in given):
-        raise ValueError(
-            "Expected betas >= 0, or none for a model with beta_range. "
-            f"Received: betas={betas}, beta_range={model.beta_range}."
-        )
 
 
 def _controller(model, exit_number):

@@ -1,14 +1,20 @@
 """What both stages of training share."""
 
+import inspect
+
 import keras
-import tensorflow as tf
 from keras import ops
 
 from epnet_tf.model.states import state_model
+from epnet_tf.training.checked import DataCheck
+from epnet_tf.training.stage import Stage
 
 
-class ExitTrainer(keras.Model):
+class ExitTrainer(Stage):
     """An `EPNet` within a model that is compiled (without a loss) and fitted.
+
+    Labels and pixels are checked as they come in (see `DataCheck`), and callbacks
+    such as `EarlyStopping` know which way each metric is better.
 
     Args:
         model: The `EPNet` that is trained in place.
@@ -19,11 +25,23 @@ class ExitTrainer(keras.Model):
         self.built = True  # Its variables are the model's: a checkpoint can be loaded.
         self.model = model
         self.states = state_model(model)
+        self._checking = False
 
-    @property
-    def trainable_variables(self):
-        """As `trainable_weights`, which each stage narrows to what it trains."""
-        return self.trainable_weights
+    def fit(self, *args, **kwargs):
+        """As `keras.Model.fit`."""
+        return self._checked(super().fit, args, kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """As `keras.Model.evaluate`."""
+        return self._checked(super().evaluate, args, kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        """As `keras.Model.train_on_batch`."""
+        return self._checked(super().train_on_batch, args, kwargs)
+
+    def test_on_batch(self, *args, **kwargs):
+        """As `keras.Model.test_on_batch`."""
+        return self._checked(super().test_on_batch, args, kwargs)
 
     def logits(self, y_pred) -> list:
         """The logits of all exits: N arrays [b, classes]."""
@@ -50,12 +68,6 @@ class ExitTrainer(keras.Model):
         labels = ops.argmax(self.targets(y), axis=-1)
         return [ops.cast(ops.argmax(z, axis=-1) == labels, "float32") for z in logits]
 
-    def mean_loss(self, losses, sample_weight):
-        """Mean of the images' (weighted) losses; each replica gives its share."""
-        if sample_weight is not None:
-            losses = losses * ops.reshape(ops.cast(sample_weight, "float32"), [-1])
-        return ops.mean(losses) / tf.distribute.get_strategy().num_replicas_in_sync
-
     def get_config(self):
         """The constructor's arguments."""
         return {
@@ -70,3 +82,44 @@ class ExitTrainer(keras.Model):
             config["model"], custom_objects=custom_objects
         )
         return cls(**{**config, "model": model})
+
+    def _checked(self, method, args, kwargs):
+        """Calls a method of Keras's with its data checked.
+
+        Raises:
+            ValueError: If labels are not as they should be.
+        """
+        if self._checking:  # `fit` evaluates on what has been checked already.
+            return method(*args, **kwargs)
+        call = inspect.signature(method).bind(*args, **kwargs)
+        given, check = call.arguments, DataCheck(self.model.num_classes)
+        given["x"] = check(given.get("x"), given.get("y"))
+        validation = given.get("validation_data")
+        if isinstance(validation, (tuple, list)):
+            check(*validation[:2], what="validation ")
+        elif validation is not None:
+            given["validation_data"] = check(validation, what="validation ")
+        self._set_modes(given.get("callbacks"))
+        self._checking = True
+        try:
+            return method(*call.args, **call.kwargs)
+        except Exception:
+            if check.error is not None:
+                raise check.error from None
+            raise
+        finally:
+            self._checking = False
+
+    def _set_modes(self, callbacks) -> None:
+        """Tells callbacks that are to find out whether a metric should rise or fall.
+
+        Keras knows of the metrics that it is compiled with alone.
+        """
+        callbacks = getattr(callbacks, "callbacks", callbacks)  # A CallbackList's.
+        names = [metric.name for metric in self.metrics]
+        for callback in keras.tree.flatten(callbacks):
+            if getattr(callback, "mode", None) == "auto":
+                name = callback.monitor.removeprefix("val_")
+                if name in names:
+                    falls = name.startswith(("loss", "mean_macs"))
+                    callback.mode = "min" if falls else "max"

@@ -22,15 +22,13 @@ class PixelsTest {
 
     @Test fun shrinkingTakesTheMeanOfTheArea() {
         assertEquals(listOf(100), convert(grey(0, 100, 100, 200), 2, 2, 1, 1, 1))
-        // 3 pixels into 2: each takes one and a half.
-        assertEquals(listOf(20, 70), convert(grey(0, 60, 75), 3, 1, 1, 2, 1))
+        // 4 into 2: under each triangle lie 3 of them, with 3, 3 and 1 sevenths.
+        assertEquals(listOf(41, 79), convert(grey(0, 60, 105, 60), 4, 1, 1, 2, 1))
     }
 
-    @Test fun enlargingRepeats() {
-        assertEquals(
-            listOf(10, 10, 200, 200, 10, 10, 200, 200),
-            convert(grey(10, 200), 2, 1, 2, 4, 1),
-        )
+    @Test fun enlargingGoesEvenlyFromOneToTheNext() {
+        val row = listOf(0, 50, 150, 200)
+        assertEquals(row + row, convert(grey(0, 200), 2, 1, 2, 4, 1))
     }
 
     @Test fun coloursBecomeLumaOrStayInTheirOrder() {
@@ -39,8 +37,10 @@ class PixelsTest {
         assertEquals(listOf(255, 0, 0, 0, 255, 0, 0, 0, 255), convert(colours, 3, 1, 1, 3, 3))
     }
 
-    @Test fun transparencyIsBlack() {
-        assertEquals(listOf(0, 128), convert(listOf(0x00ffffff, 0x80ffffff), 2, 1, 1, 2, 1))
+    @Test fun transparentPixelsLieOverWhite() {
+        val pixels = listOf(0x00000000L, 0x80000000L, 0xff000000L)
+        assertEquals(listOf(255, 127, 0), convert(pixels, 3, 1, 1, 3, 1))
+        assertEquals(listOf(255, 255, 255), convert(listOf(0x00ff0000L), 1, 1, 1, 1, 3))
     }
 
     @Test fun theImageTensorHoldsRawPixelsInTheModelsType() {

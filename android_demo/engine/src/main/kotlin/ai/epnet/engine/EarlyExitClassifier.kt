@@ -54,6 +54,7 @@ class EarlyExitClassifier private constructor(
     )
     private val segments = ArrayList<Segment>()
     private var bitmapPixels = IntArray(0)
+    private var converter: PixelConverter? = null
     private val bitmapBytes = ByteBuffer.allocate(manifest.input.numValues)
     private var closed = false
 
@@ -77,7 +78,10 @@ class EarlyExitClassifier private constructor(
         return run(minExit, maxExit)
     }
 
-    /** Classifies a picture of any size: see [convertPixels] and the other `classify`. */
+    /**
+     * Classifies a picture of any size: see [convertPixels] and the other `classify`, and
+     * [readPicture] for files.
+     */
     fun classify(
         bitmap: Bitmap,
         beta: Double? = null,
@@ -85,10 +89,13 @@ class EarlyExitClassifier private constructor(
     ): Answer {
         checkUsable(beta, manifest.firstExit, maxExit)
         val (width, height) = bitmap.width to bitmap.height
-        if (bitmapPixels.size != width * height) bitmapPixels = IntArray(width * height)
+        if (converter?.width != width || converter?.height != height) {
+            converter = PixelConverter(width, height, manifest.input)
+            bitmapPixels = IntArray(width * height)
+        }
         bitmap.getPixels(bitmapPixels, 0, width, 0, 0, width, height)
         bitmapBytes.moveTo(0)
-        convertPixels(bitmapPixels, width, height, manifest.input, bitmapBytes)
+        converter!!.convert(bitmapPixels, bitmapBytes)
         bitmapBytes.moveTo(0)
         return classify(bitmapBytes, beta, maxExit)
     }

@@ -3,64 +3,110 @@ package ai.epnet.engine
 import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
-import kotlin.math.ceil
+import kotlin.math.abs
 import kotlin.math.max
 import kotlin.math.min
 import kotlin.math.round
 
 /**
  * Scales a picture to the model's shape and converts it to raw pixel values, one byte each,
- * rows from the top, channels last. Every value of the result is the mean of the area of the
- * picture that it covers; transparent pixels count as black; grey is the luma of BT.601. The
- * picture is stretched to [spec]'s height and width.
+ * rows from the top, channels last, as Python's `read_image` does: transparent pixels lie over
+ * white, grey is the luma of BT.601, and the picture is stretched to [spec]'s height and
+ * width bilinearly and with antialiasing.
  *
  * @param argb pixels as `Bitmap.getPixels` gives them, [width] * [height] of them.
  * @param into takes `spec.numValues` bytes from its position on; its position moves.
  */
-fun convertPixels(argb: IntArray, width: Int, height: Int, spec: InputSpec, into: ByteBuffer) {
-    val rowStep = height.toDouble() / spec.height
-    val columnStep = width.toDouble() / spec.width
-    for (row in 0 until spec.height) {
-        for (column in 0 until spec.width) {
-            putMean(
-                argb, width, row * rowStep, min((row + 1) * rowStep, height.toDouble()),
-                column * columnStep, min((column + 1) * columnStep, width.toDouble()),
-                spec.channels, into,
-            )
+fun convertPixels(argb: IntArray, width: Int, height: Int, spec: InputSpec, into: ByteBuffer) =
+    PixelConverter(width, height, spec).convert(argb, into)
+
+/** What [convertPixels] does, for many pictures of one size: its buffers are made once. */
+internal class PixelConverter(val width: Int, val height: Int, private val spec: InputSpec) {
+    private val columns = Weights(width, spec.width)
+    private val rows = Weights(height, spec.height)
+    private val row = IntArray(width * spec.channels)
+    private val narrow = IntArray(height * spec.width * spec.channels)
+
+    fun convert(argb: IntArray, into: ByteBuffer) {
+        val channels = spec.channels
+        val stride = spec.width * channels
+        for (y in 0 until height) {
+            readRow(argb, y)
+            for (x in 0 until stride) {
+                narrow[y * stride + x] =
+                    columns.mean(row, x / channels, x % channels, channels)
+            }
         }
+        for (y in 0 until spec.height) {
+            for (x in 0 until stride) into.put(rows.mean(narrow, y, x, stride).toByte())
+        }
+    }
+
+    /** The channels of row [y], over white. */
+    private fun readRow(argb: IntArray, y: Int) {
+        var place = 0
+        for (x in 0 until width) {
+            val pixel = argb[y * width + x]
+            val opacity = pixel ushr 24
+            val red = overWhite(pixel shr 16 and 255, opacity)
+            val green = overWhite(pixel shr 8 and 255, opacity)
+            val blue = overWhite(pixel and 255, opacity)
+            if (spec.channels == 1) {
+                // 0.299, 0.587 and 0.114 of 2^16.
+                row[place++] = (19595 * red + 38470 * green + 7471 * blue + HALF_LUMA) shr 16
+            } else {
+                row[place++] = red
+                row[place++] = green
+                row[place++] = blue
+            }
+        }
+    }
+
+    private fun overWhite(value: Int, opacity: Int): Int =
+        (value * opacity + 255 * (255 - opacity) + 127) / 255
+
+    private companion object {
+        const val HALF_LUMA = 1 shl 15
     }
 }
 
-/** Puts the mean colour of a rectangle, whose sides may lie between pixels, into [into]. */
-private fun putMean(
-    argb: IntArray,
-    width: Int,
-    top: Double,
-    bottom: Double,
-    left: Double,
-    right: Double,
-    channels: Int,
-    into: ByteBuffer,
-) {
-    var red = 0.0
-    var green = 0.0
-    var blue = 0.0
-    for (y in top.toInt() until ceil(bottom).toInt()) {
-        val high = min(bottom, y + 1.0) - max(top, y.toDouble())
-        for (x in left.toInt() until ceil(right).toInt()) {
-            val wide = min(right, x + 1.0) - max(left, x.toDouble())
-            val pixel = argb[y * width + x]
-            val share = high * wide * (pixel ushr 24) / 255.0
-            red += share * (pixel shr 16 and 255)
-            green += share * (pixel shr 8 and 255)
-            blue += share * (pixel and 255)
+/**
+ * How [size] values become [wanted] ones: means under triangles as wide as two of the wider
+ * steps, in Pillow's fixed-point arithmetic, so that no value differs from Python's.
+ */
+private class Weights(size: Int, wanted: Int) {
+    private val first = IntArray(wanted)
+    private val weights = Array(wanted) { IntArray(0) }
+
+    init {
+        val step = size.toDouble() / wanted
+        val reach = max(step, 1.0)
+        for (index in 0 until wanted) {
+            val centre = (index + 0.5) * step
+            first[index] = max((centre - reach + 0.5).toInt(), 0)
+            val end = min((centre + reach + 0.5).toInt(), size)
+            val shares = DoubleArray(end - first[index]) {
+                max(1.0 - abs(first[index] + it + 0.5 - centre) / reach, 0.0)
+            }
+            val total = shares.sum()
+            weights[index] = IntArray(shares.size) { (shares[it] / total * ONE + 0.5).toInt() }
         }
     }
-    val area = (bottom - top) * (right - left)
-    if (channels == 1) {
-        into.put(toByte((0.299 * red + 0.587 * green + 0.114 * blue) / area))
-    } else {
-        into.put(toByte(red / area)).put(toByte(green / area)).put(toByte(blue / area))
+
+    /** The value [index] of those that lie [stride] apart in [values], from [start] on. */
+    fun mean(values: IntArray, index: Int, start: Int, stride: Int): Int {
+        var sum = ONE / 2
+        var place = start + first[index] * stride
+        for (weight in weights[index]) {
+            sum += weight * values[place]
+            place += stride
+        }
+        return (sum shr BITS).coerceIn(0, 255)
+    }
+
+    private companion object {
+        const val BITS = 22
+        const val ONE = 1 shl BITS
     }
 }
 
@@ -68,8 +114,6 @@ private fun putMean(
 internal fun Buffer.moveTo(position: Int) {
     position(position)
 }
-
-private fun toByte(value: Double): Byte = (value + 0.5).toInt().coerceIn(0, 255).toByte()
 
 /** The model's image tensor: raw pixels in, the model's own type out, in one direct buffer. */
 internal class ImageBuffer(private val spec: InputSpec) {

@@ -133,7 +133,8 @@ def test_heads_for_many_classes_are_a_tenth_of_the_parameters_at_most():
     backbone = keras.applications.MobileNetV2(
         (96, 96, 3), include_top=False, weights=None
     )
-    model = epnet_tf.EPNet(backbone, 1000, exits=8)
+    controller = epnet_tf.Controller(summary=16)
+    model = epnet_tf.EPNet(backbone, 1000, exits=8, controller=controller)
     assert model.num_exits == 8
     main_branch = backbone.count_params() + 1281 * 1000
     heads = model.count_params() - main_branch

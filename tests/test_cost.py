@@ -191,7 +191,7 @@ def test_costs_of_parallel_branches():
     classifiers = np.cumsum([classifier] * 4 + [16 * 5])
     assert costs.with_classifiers.tolist() == (on_the_way + classifiers).tolist()
     controller = sum(model_macs(model.get_layer("controller_01")).values())
-    assert controller == (5 + 8) * 16 + (5 + 16) * 64 + 64
+    assert controller == (5 + 5 + 8) * 64 + 64
     controllers = controller * np.array([1, 2, 3, 4, 4])
     assert (costs.with_controllers - costs.with_classifiers).tolist() == list(
         controllers

@@ -97,9 +97,9 @@ class Controller(Recipe):
     """Our controller: one hidden layer on confidence, logits and pooled features.
 
     The features tell how hard the image is, the confidence whether this exit has it;
-    both are needed. Logits and features, of which there may be a thousand, are first
-    summed up in a few numbers; logits that outnumber the features, of which they are
-    made, are left out.
+    both are needed. Where there are a thousand of them, `summary` keeps controllers
+    small: they are first summed up in a few numbers, and logits that outnumber the
+    features are left out.
 
     Args:
         units: Units of the hidden layer.
@@ -110,7 +110,7 @@ class Controller(Recipe):
 
     units: int = 64
     dropout: float = 0.2
-    summary: int | None = 16
+    summary: int | None = None
 
     def build(self, name: str, channels: int, num_classes: int, beta_range=None):
         """Makes the controller of one exit.
@@ -144,12 +144,6 @@ class Controller(Recipe):
         x = _float32(layers.Dense, self.units, activation="relu", name="hidden")(x)
         x = _float32(layers.Dropout, self.dropout, name="dropout")(x)
         return keras.Model(inputs, _stop(x), name=name)
-
-    @classmethod
-    def from_config(cls, config):
-        """Makes the controller from `get_config`'s answer."""
-        # Models saved before there was a summary have none.
-        return cls(**{"summary": None, **config})
 
 
 @keras.saving.register_keras_serializable("epnet_tf")

@@ -84,7 +84,7 @@ def test_rounding_in_the_graph_is_that_of_int8(data):
     scaling, main_branch = qat._split(model)
     inputs = scaling.predict(data[0], verbose=0)
     rebuilt = qat._rebuild(main_branch, tf_keras)
-    wrapped = qat._quantize(rebuilt, tfmot, tf_keras)
+    wrapped = qat._quantize(rebuilt, qat._heads(main_branch), tfmot, tf_keras)
     qat._set_ranges(wrapped, rebuilt, inputs, tf_keras)
     wrapped(inputs, training=True)  # Takes the kernels' ranges and the input's.
     content = modes.quantize(export.to_tflite(model), "int8", feeds(data[0]))
@@ -95,6 +95,18 @@ def test_rounding_in_the_graph_is_that_of_int8(data):
         assert np.abs(rounded - exact).max() > 1e-5
         assert np.abs(rounded - exact).max() < 0.1 * np.ptp(exact)
         assert np.abs(rounded - int8).max() < 0.1 * np.ptp(exact)
+
+
+def test_statistics_are_rebuilt_and_what_follows_stays_float32(epnet, images, labels):
+    scaling, main_branch = qat._split(epnet)
+    heads = {f"{kind}_{i:02d}" for kind in ("statistics", "scaling") for i in (1, 2, 3)}
+    assert qat._heads(main_branch) == heads | {f"logits_{i:02d}" for i in range(1, 5)}
+    tfmot, tf_keras = qat._import()
+    rebuilt = qat._rebuild(main_branch, tf_keras)
+    qat._check_equal(main_branch, rebuilt, scaling.predict(images, verbose=0))
+    wrapped = qat._quantize(rebuilt, qat._heads(main_branch), tfmot, tf_keras)
+    names = {layer.name for layer in wrapped.layers}
+    assert heads < names and {"quant_grid_01", "quant_max_01"} < names
 
 
 def test_keras_stays_the_same_for_child_processes(tuned):

@@ -10,15 +10,16 @@ import numpy as np
 
 from epnet_tf import objective
 from epnet_tf.data.pixels import warn_of_range
-from epnet_tf.model import copying, graph, main_branch
+from epnet_tf.model import classifiers, copying, graph, main_branch
+from epnet_tf.model.classifiers import BranchClassifier, PaperClassifier
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
-from epnet_tf.model.heads import Controller, branch_classifier
+from epnet_tf.model.heads import Controller
 from epnet_tf.model.states import state_model
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_named
 
 # What the layers of each exit are called; a user's layer of such a name is renamed.
-_HEADS = ("pool", "logits", "controller")
+_HEADS = (*classifiers.LAYERS, "controller")
 
 
 @dataclasses.dataclass
@@ -37,6 +38,7 @@ class _Parts:
     input_shape: tuple[int, int, int]
     name: str
     controller: Controller
+    classifier: BranchClassifier | PaperClassifier
     preprocessing: keras.layers.Layer | None
     layer_macs: dict[str, int] | None
 
@@ -83,6 +85,8 @@ class EPNet(keras.Model):
         exits: None for an exit after every convolution that is worth its head, an int
             for about that many, spread evenly over the MACs, or a list of layer names.
         controller: How controllers are built: `Controller` or `PaperController`.
+        classifier: How branch classifiers are built: `BranchClassifier` or
+            `PaperClassifier`; the last exit, the network itself, has the paper's.
         preprocessing: A layer applied to the raw images (0 to 255) before the
             backbone; None gives it the raw values.
         beta: Cost sensitivity that the controllers were trained for, in percentage
@@ -101,6 +105,7 @@ class EPNet(keras.Model):
         num_classes: int,
         exits: int | Sequence[str] | None = None,
         controller: Controller | None = None,
+        classifier: BranchClassifier | PaperClassifier | None = None,
         preprocessing: keras.layers.Layer | None = None,
         beta: float | None = None,
         beta_range: tuple[float, float] | None = None,
@@ -109,6 +114,7 @@ class EPNet(keras.Model):
         **kwargs,
     ):
         controller = controller or Controller()
+        classifier = classifier or BranchClassifier()
         main_branch.check_backbone(backbone)
         _check(num_classes, beta, beta_range)
         image = x = keras.Input(backbone.input_shape[1:], name="image")
@@ -117,7 +123,7 @@ class EPNet(keras.Model):
             scaling = graph.rename(preprocessing, taken)
             taken, x = taken | {scaling.name}, scaling(image)
         (output,) = graph.inline(backbone, x, taken)
-        features, classifier = main_branch.split_classifier(output, num_classes)
+        features, own = main_branch.split_classifier(output, num_classes)
 
         def build_controller(number, channels):
             return controller.build(
@@ -125,14 +131,17 @@ class EPNet(keras.Model):
             )
 
         @functools.cache
-        def head_macs(channels):
-            head = build_controller(0, channels)
-            return channels * num_classes + sum(model_macs(head).values())
+        def head_macs(shape):
+            feature_map = keras.Input(shape)
+            statistics, logits = classifier.build(feature_map, 0, num_classes)
+            head = keras.Model(feature_map, logits)
+            stop = build_controller(0, statistics.shape[-1])
+            return sum((model_macs(head) | model_macs(stop)).values())
 
         places = place_exits(
             features,
             exits,
-            head_cost=lambda tensor: head_macs(tensor.shape[-1]),
+            head_cost=lambda tensor: head_macs(tensor.shape[1:]),
             classifier_macs=features.shape[-1] * num_classes,
             layer_macs=layer_macs,
         )
@@ -145,9 +154,11 @@ class EPNet(keras.Model):
             beta_input = [inputs["beta"]]
         states, stops = {}, {}
         for i, place in enumerate(places, start=1):
-            pooled, logits = branch_classifier(place.features, i, num_classes)
+            is_last = i == len(places)
+            kind = PaperClassifier() if is_last else classifier
+            pooled, logits = kind.build(place.features, i, num_classes)
             states[f"logits_{i:02d}"] = logits
-            if i < len(places):
+            if not is_last:
                 states[f"pooled_{i:02d}"] = pooled
                 head = build_controller(i, pooled.shape[-1])
                 stops[f"stop_{i:02d}"] = head([pooled, logits, *beta_input])
@@ -166,12 +177,13 @@ class EPNet(keras.Model):
             input_shape=backbone.input_shape[1:],
             name=backbone.name,
             controller=controller,
+            classifier=classifier,
             preprocessing=preprocessing,
             layer_macs=dict(layer_macs) if layer_macs else None,
         )
-        if classifier is not None:
+        if own is not None:
             self.get_layer(f"logits_{self.num_exits:02d}").set_weights(
-                [classifier.kernel, classifier.bias]
+                [own.kernel, own.bias]
             )
 
     def classify(self, images, batch_size: int = 256, beta=None) -> Prediction:
@@ -279,6 +291,7 @@ class EPNet(keras.Model):
             self.num_classes,
             exits=self.exit_layers[:-1],
             controller=controller or parts.controller,
+            classifier=parts.classifier,
             preprocessing=copying.clone(parts.preprocessing),
             beta_range=beta_range,
             layer_macs=parts.layer_macs,
@@ -343,6 +356,7 @@ class EPNet(keras.Model):
             "num_classes": self.num_classes,
             "exits": list(self.exit_layers[:-1]),
             "controller": serialize(parts.controller),
+            "classifier": serialize(parts.classifier),
             "preprocessing": serialize(parts.preprocessing),
             "beta": self.beta,
             "beta_range": self.beta_range,
@@ -357,10 +371,12 @@ class EPNet(keras.Model):
         """Makes the model from `get_config`'s answer."""
         config = copy.deepcopy(config)  # Keras empties what it deserializes.
         frozen = config.pop("frozen_heads", [])
-        for key in ("backbone", "controller", "preprocessing"):
+        for key in ("backbone", "controller", "classifier", "preprocessing"):
             config[key] = keras.saving.deserialize_keras_object(
-                config[key], custom_objects=custom_objects
+                config.get(key), custom_objects=custom_objects
             )
+        # Models saved before there was a choice have the paper's.
+        config["classifier"] = config["classifier"] or PaperClassifier()
         model = cls(**config)
         model._freeze_heads(frozen)
         return model

@@ -83,7 +83,7 @@ def fine_tune(
     _check_equal(main_branch, rebuilt, sample[:32])
 
     tf_keras.utils.set_random_seed(seed)
-    quantized = _quantize(rebuilt, tfmot, tf_keras)
+    quantized = _quantize(rebuilt, _heads(main_branch), tfmot, tf_keras)
     _set_ranges(quantized, rebuilt, sample, tf_keras)
     quantized.compile(
         optimizer=tf_keras.optimizers.Adam(learning_rate),
@@ -159,7 +159,8 @@ def _rebuild(model: keras.Model, tf_keras):
 
 def _rebuild_layer(layer: keras.layers.Layer, name: str, tf_keras):
     """The same layer in tf_keras, with weights of its own."""
-    kind = type(layer).__name__.removeprefix("Fused")  # Differs while training alone.
+    # Ours compute the same in other operations.
+    kind = type(layer).__name__.removeprefix("Fused").removeprefix("Grid")
     if kind not in _LAYERS:
         raise _unsupported(layer, f"is a {kind}")
     config = {
@@ -201,19 +202,32 @@ def _listed(outputs) -> Sequence[np.ndarray]:
     return outputs if isinstance(outputs, list) else [outputs]
 
 
-def _quantize(model, tfmot, tf_keras):
-    """Wraps all layers but the classifiers, which int8 leaves in float32."""
+def _heads(model: keras.Model) -> set[str]:
+    """The layers of the classifiers, by name: as `modes.head_operators` finds them."""
+    *_, last_logits = map(graph.producer, model.outputs)
+    to_last_logits = {id(n) for n in graph.ancestors(last_logits.input_tensors)}
+    return {
+        node.operation.name
+        for node in graph.ancestors(model.outputs)
+        if node.input_tensors
+        and id(node) not in to_last_logits
+        and all(len(tensor.shape) <= 2 for tensor in node.input_tensors)
+    }
+
+
+def _quantize(model, heads: set[str], tfmot, tf_keras):
+    """Wraps all layers but the classifiers', which int8 leaves in float32."""
     kernels = (tf_keras.layers.Conv2D, tf_keras.layers.Dense)
     output_only = _output_config(tfmot)
-    classifiers = set(model.output_names)
 
     def annotate(layer):
-        if layer.name in classifiers:
-            return layer
         config = None
         is_normalization = isinstance(layer, tf_keras.layers.BatchNormalization)
         if is_normalization:
             layer.trainable = False
+        if layer.name in heads:
+            return layer
+        if is_normalization:
             source = layer.inbound_nodes[0].inbound_layers
             # tfmot joins it with a kernel before it, as conversion does.
             joined = isinstance(source, kernels) and len(source.outbound_nodes) == 1

@@ -1,4 +1,4 @@
-"""The workers of one run on several hosts: who they are, that they agree, that all live.
+"""The workers of one run on several hosts: who they are, and that all agree and live.
 
 TensorFlow's collectives may wait for ever for a worker that is gone, and compute
 nonsense with one that runs other code. So workers meet before TensorFlow's servers

@@ -45,14 +45,9 @@ def training_pipeline(
     Raises:
         ValueError: the split does not fill one batch, or a batch cannot be shared.
     """
-    steps = steps_per_epoch(split, batch_size)
     context = context or tf.distribute.InputContext()
     replicas, (first, last) = context.num_replicas_in_sync, replicas_of(context)
-    if batch_size % replicas:
-        raise ValueError(
-            f"batch_size must be a multiple of the number of replicas, {replicas}, "
-            f"that share a batch. Received: {batch_size}"
-        )
+    steps = steps_per_epoch(split, batch_size, replicas)
     part_size = batch_size // replicas
     with tf.device("CPU:0"):  # Batches are made there, and GPU memory is scarce.
         given = tf.constant(split.images), tf.constant(split.labels)
@@ -111,16 +106,26 @@ def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
     return split.images, split.labels
 
 
-def steps_per_epoch(split: Split, batch_size: int) -> int:
+def steps_per_epoch(split: Split, batch_size: int, replicas: int = 1) -> int:
     """Number of whole batches in a split.
 
+    Args:
+        split: images to draw from.
+        batch_size: images per batch.
+        replicas: devices that share each batch.
+
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or replicas cannot share them evenly.
     """
     if not 1 <= batch_size <= len(split):
         raise ValueError(
             "batch_size must be at least 1 and at most the number of images, "
             f"{len(split)}. Received: {batch_size}"
+        )
+    if batch_size % replicas:
+        raise ValueError(
+            f"batch_size must be a multiple of {replicas}, the number of replicas "
+            f"that share a batch. Received: {batch_size}"
         )
     return len(split) // batch_size
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -16,7 +17,9 @@ STRATEGIES = ("none", "mirrored", "multi_worker")
 _STREAMS_APART = 1_000_003
 
 # What `fit_distributed` is given: batches for all, or what makes a worker's share.
-Data = tf.data.Dataset | Callable[[tf.distribute.InputContext], tf.data.Dataset]
+Data: TypeAlias = (
+    tf.data.Dataset | Callable[[tf.distribute.InputContext], tf.data.Dataset]
+)
 
 
 def strategy_for(name: str) -> tf.distribute.Strategy:

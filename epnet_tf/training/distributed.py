@@ -138,6 +138,12 @@ class _Loop:
                 trainer.optimizer.build(trainer.trainable_variables)
         self.train = self._on_all(trainer.train_step)
         self.test = self._on_all(trainer.test_step)
+        self.average_statistics = self._averaging()
+        self.total = tf.function(
+            lambda value: strategy.reduce(
+                "SUM", strategy.run(tf.identity, (value,)), axis=None
+            )
+        )
 
     def fit(self, data, steps, epochs, validation, callbacks, verbose):
         """All epochs; see `fit_distributed`."""
@@ -164,7 +170,7 @@ class _Loop:
                     iterator = iter(batches)
                 callbacks.on_epoch_begin(epoch)
                 logs = self._epoch(iterator, steps, callbacks)
-                self._average_statistics()
+                self.average_statistics()
                 if validation is not None:
                     logs |= self._evaluate(*validation, callbacks)
                 callbacks.on_epoch_end(epoch, logs)
@@ -255,27 +261,16 @@ class _Loop:
 
     def _stopped(self) -> bool:
         """Whether training stops here: if it stops on any host, on all."""
-        stop = tf.constant(float(self.trainer.stop_training))
-        if self.strategy.cluster_resolver is not None:
-            stop = self.strategy.reduce(
-                "SUM", self.strategy.run(tf.identity, args=(stop,)), axis=None
-            )
-        return bool(stop)
+        return bool(self.total(tf.constant(float(self.trainer.stop_training))))
 
-    def _average_statistics(self) -> None:
-        """Makes moving averages of batch statistics the same for all replicas."""
-        normalizations = [
-            layer
-            for layer in self.trainer._flatten_layers()
-            if isinstance(layer, keras.layers.BatchNormalization)
-        ]
+    def _averaging(self):
+        """What makes moving averages of batch statistics the same for all replicas."""
         averages = [
             variable.value
-            for layer in normalizations
+            for layer in self.trainer._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
             for variable in (layer.moving_mean, layer.moving_variance)
         ]
-        if self.replicas == 1 or not averages:
-            return
 
         def average():
             # In double precision the mean of what is equal is just that.
@@ -285,7 +280,9 @@ class _Loop:
             for variable, mean in zip(averages, means, strict=True):
                 variable.assign(tf.cast(mean, variable.dtype))
 
-        tf.function(self.strategy.run)(average)
+        if self.replicas == 1 or not averages:
+            return lambda: None
+        return tf.function(lambda: self.strategy.run(average))
 
     @contextlib.contextmanager
     def _drawing_apart(self) -> Iterator[None]:

@@ -164,6 +164,7 @@ class Team:
             self._links[0] = self._call_chief(hello)
         for index, link in self._links.items():
             link.watch(index, self._lost)
+        print(f"All {len(self.cluster.workers)} workers have met.", file=sys.stderr)
         return self
 
     def __exit__(self, kind, error, traceback) -> None:

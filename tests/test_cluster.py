@@ -234,9 +234,11 @@ def test_a_worker_that_is_killed_ends_the_others(victim):
     assert time.monotonic() - start < 10
     assert codes == [1, 1]
     for error in said:
-        assert error.startswith(f"error: worker {victim} (127.0.0.1:")
-        assert error.endswith("goes on from the last checkpoint.\n")
-        assert "ended before the others" in error and error.count("\n") == 1
+        met, sentence = error.splitlines()
+        assert met == "All 3 workers have met."
+        assert sentence.startswith(f"error: worker {victim} (127.0.0.1:")
+        assert "ended before the others" in sentence
+        assert sentence.endswith("goes on from the last checkpoint.")
 
 
 def test_a_worker_that_fails_says_why_to_the_others():

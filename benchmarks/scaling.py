@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py --workers=1 --workers=2 --workers=4
 
-Every worker is a process with one thread for TensorFlow, on 127.0.0.1; what is compared
-is the same work on each worker, so N workers at an efficiency of 1 train N times as many
+Every worker is a process with one thread for TensorFlow, on 127.0.0.1, and has the same
+work however many there are: at an efficiency of 1, N workers train N times as many
 images a second.
 """
 
@@ -69,7 +69,7 @@ def run(count: int) -> dict:
                 text=True,
             )
         )
-    output = [process.communicate()[0] for process in processes][0]
+    output, *_ = [process.communicate()[0] for process in processes]
     if "FOUND" not in output:
         raise ValueError(f"Expected {count} workers that train. Received: an error.")
     return json.loads(output.split("FOUND")[1])

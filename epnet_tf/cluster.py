@@ -297,7 +297,7 @@ class Team:
         """Ends this process, since another has ended."""
         if self.cluster.is_chief:
             self._tell({"end": reason, "index": index})
-        because = f": {reason}" if reason else "."
+        because = f": {reason.rstrip('.')}." if reason else "."
         print(
             f"error: {self.cluster.name(index)} ended before the others{because} The "
             "same command on all workers goes on from the last checkpoint.",

@@ -42,7 +42,8 @@ class Checkpoint(keras.callbacks.Callback):
             return 0
         model.load_weights(self.path)
         # Rounded up: loss scaling leaves out the steps whose gradients overflow.
-        return -(-int(model.optimizer.iterations) // self.steps_per_epoch)
+        steps = int(model.optimizer.iterations.numpy())
+        return -(-steps // self.steps_per_epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the file."""

@@ -216,27 +216,36 @@ class _Loop:
         return self.strategy.distribute_datasets_from_function(batches), steps
 
     def _on_all(self, step):
-        """A step on every replica; of what it returns, the first one's here."""
+        """A step on every replica; of what it returns, the first one's here.
+
+        A function within a function, as in Keras's `fit`: so the graph is that one's,
+        and on one device the results are, to the bit.
+        """
 
         @tf.autograph.experimental.do_not_convert
-        def run(batch):
+        def on_batch(batch):
             logs = self.strategy.run(step, args=(batch,))
             return {
                 name: self.strategy.experimental_local_results(value)[0]
                 for name, value in logs.items()
             }
 
+        @tf.autograph.experimental.do_not_convert
+        def on_next(iterator):
+            return on_batch(next(iterator))
+
         if self.trainer.run_eagerly:
-            return run
-        return tf.function(
-            run, reduce_retracing=True, jit_compile=self.trainer.jit_compile
+            return on_next
+        on_batch = tf.function(
+            on_batch, reduce_retracing=True, jit_compile=self.trainer.jit_compile
         )
+        return tf.function(on_next, reduce_retracing=True)
 
     def _epoch(self, iterator: Iterator, steps: int, callbacks) -> dict:
         self.trainer.reset_metrics()
         for step in range(steps):
             callbacks.on_train_batch_begin(step)
-            logs = self.train(next(iterator))
+            logs = self.train(iterator)
             callbacks.on_train_batch_end(step, logs)
             # On several hosts all have to take the same number of steps.
             if self.trainer.stop_training and self.strategy.cluster_resolver is None:
@@ -246,9 +255,10 @@ class _Loop:
     def _evaluate(self, batches, steps: int, callbacks) -> dict:
         self.trainer.reset_metrics()
         callbacks.on_test_begin()
-        for step, batch in zip(range(steps), batches, strict=False):
+        iterator = iter(batches)
+        for step in range(steps):
             callbacks.on_test_batch_begin(step)
-            logs = self.test(batch)
+            logs = self.test(iterator)
             callbacks.on_test_batch_end(step, logs)
         logs = self._metrics()
         callbacks.on_test_end(logs)

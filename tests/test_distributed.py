@@ -323,6 +323,36 @@ def test_train_py_with_two_workers_killed_and_resumed(inputs, tmp_path):
     assert policies_of(killed) == policies_of(whole)
 
 
+# As on a host with two GPUs; for train.py itself there is one CPU.
+ON_TWO_DEVICES = """
+import sys
+import tensorflow as tf
+from absl import flags
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+import train
+from epnet_tf import cli
+flags.mark_flag_as_required("workdir")
+cli.run(train.main)
+"""
+
+
+@pytest.mark.slow
+def test_train_py_on_two_devices(inputs, tmp_path):
+    flags = train(inputs, tmp_path / "workdir", "--distribute=mirrored")[2:]
+    processes = started(
+        [[sys.executable, "-c", ON_TWO_DEVICES, *flags]], tmp_path / "0"
+    )
+    codes, outputs, errors = ended(processes, tmp_path / "0")
+    assert codes == [0], errors[0][-2000:]
+    assert "Epoch 4/4" in outputs[0] and "softmax-gate-tuned" in outputs[0]
+    models = tmp_path / "workdir" / "beta-0.0001"
+    model = keras.saving.load_model(models / "model.keras")
+    assert model.classify(small_images(2)[0]).label.shape == (2,)
+
+
 @pytest.mark.slow
 def test_train_py_tells_what_is_wrong(inputs, tmp_path):
     workdir = tmp_path / "workdir"

@@ -6,12 +6,13 @@
 A thin script over `epnet_tf.experiments.experiment`. Run again, it resumes.
 """
 
+import contextlib
 import math
 import os
 
 from absl import flags
 
-from epnet_tf import cli
+from epnet_tf import cli, cluster
 
 _DATASET = flags.DEFINE_string(
     "dataset", "digits", "digits, maxmin, multiscale, cifar10 or FILE.npz."
@@ -75,6 +76,14 @@ _PRECISION = flags.DEFINE_enum(
 _DETERMINISTIC = flags.DEFINE_bool(
     "deterministic", False, "Bitwise the same results from the same seed; slower."
 )
+_DISTRIBUTE = flags.DEFINE_enum(
+    "distribute",
+    "none",
+    ["none", "mirrored", "multi_worker"],
+    "Devices of stage one: one, all GPUs of this host, or all of the workers in the "
+    "environment variable TF_CONFIG, each started with the same command; "
+    "--batch_size is that of all together.",
+)
 
 
 def main(_) -> None:
@@ -83,11 +92,14 @@ def main(_) -> None:
     if any(not beta >= 0 for beta in _BETA.value or ()):
         raise ValueError(f"Expected --beta >= 0. Received: {_BETA.value}.")
 
+    workers = cluster.read_tf_config() if _DISTRIBUTE.value == "multi_worker" else None
+
     # Not before the flags are known to be right: this takes seconds.
     import tensorflow as tf
 
     from epnet_tf.evaluation import curve, reports
-    from epnet_tf.experiments import experiment
+    from epnet_tf.experiments import agreement, experiment
+    from epnet_tf.training.distributed import is_chief, strategy_for
 
     betas = _BETA.value or (
         curve.curve_betas(beta_range, 3) if beta_range else (5e-7, 1e-6)
@@ -113,11 +125,20 @@ def main(_) -> None:
         controller_seeds=_CONTROLLER_SEEDS.value,
         precision=_PRECISION.value,
     )
-    metrics = experiment.run(config, _WORKDIR.value, _DATA_DIR.value)
-    print(reports.table(metrics))
-    if beta_range:
-        print(curve.table(metrics))
-    print(f"Models and metrics.json are in {os.path.join(_WORKDIR.value, '')}")
+    with contextlib.ExitStack() as running:
+        team = None
+        if workers is not None:
+            facts = agreement.facts(config, deterministic=_DETERMINISTIC.value)
+            team = running.enter_context(cluster.Team(workers, facts))
+        strategy = strategy_for(_DISTRIBUTE.value)
+        metrics = experiment.run(
+            config, _WORKDIR.value, _DATA_DIR.value, strategy=strategy, team=team
+        )
+    if is_chief(strategy):
+        print(reports.table(metrics))
+        if beta_range:
+            print(curve.table(metrics))
+        print(f"Models and metrics.json are in {os.path.join(_WORKDIR.value, '')}")
 
 
 def _parse_range(text: str) -> tuple[float, float]:

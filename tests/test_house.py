@@ -13,7 +13,7 @@ PACKAGE = ROOT / "epnet_tf"
 # other. Whoever adds a room gives it a floor.
 FLOORS = (
     {"extras"},
-    {"files", "cli"},
+    {"files", "cli", "cluster"},
     {"runtime"},
     {"data", "objective"},
     {"model"},
@@ -24,7 +24,7 @@ FLOORS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # What a device has.
-LIGHT_ROOMS = ("extras", "files", "cli", "runtime", "run", "device_report")
+LIGHT_ROOMS = ("extras", "files", "cli", "cluster", "runtime", "run", "device_report")
 LIGHT_PACKAGES = {"absl", "ai_edge_litert", "numpy", "PIL"}
 STANDARD = sys.stdlib_module_names
 

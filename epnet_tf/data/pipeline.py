@@ -15,6 +15,7 @@ def training_pipeline(
     start_epoch: int = 0,
     augment: Callable | None = None,
     recompose: Callable[[int], Split] | None = None,
+    context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Shuffled batches without end, for `fit` with `steps_per_epoch`.
 
@@ -33,15 +34,21 @@ def training_pipeline(
             seed is int64 `[2]`, different for each batch.
         recompose: pure function of the epoch that returns as many images and labels
             as `split` holds, to take in that epoch instead of them.
+        context: the worker, of several that share each batch evenly; it gets the parts
+            of its replicas in turn. The images of a batch stay the same, but `augment`
+            draws for each part apart.
 
     Returns:
         `tf.data.Dataset` of (images float32 `[batch, h, w, c]` with raw pixels 0 to
         255, labels int32 `[batch]`).
 
     Raises:
-        ValueError: the split does not fill one batch.
+        ValueError: the split does not fill one batch, or a batch cannot be shared.
     """
-    steps = steps_per_epoch(split, batch_size)
+    context = context or tf.distribute.InputContext()
+    replicas, (first, last) = context.num_replicas_in_sync, replicas_of(context)
+    steps = steps_per_epoch(split, batch_size, replicas)
+    part_size = batch_size // replicas
     with tf.device("CPU:0"):  # Batches are made there, and GPU memory is scarce.
         given = tf.constant(split.images), tf.constant(split.labels)
 
@@ -57,19 +64,27 @@ def training_pipeline(
         order = tf.random.experimental.stateless_shuffle(
             tf.range(len(split)), epoch_seed
         )
-        order = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+        parts = [steps, replicas, part_size]
+        order = tf.reshape(order[: steps * batch_size], parts)[:, first:last]
+        order = tf.reshape(order, [-1, part_size])
         batches = tf.data.Dataset.from_tensor_slices(order).enumerate()
         return batches.map(
-            lambda step, index: batch(
-                epoch_seed, step, tf.gather(images, index), tf.gather(labels, index)
+            lambda part, index: batch(
+                epoch_seed, part, tf.gather(images, index), tf.gather(labels, index)
             )
         )
 
-    def batch(epoch_seed, step, x, y):
+    def batch(epoch_seed, part, x, y):
         x = tf.cast(x, tf.float32)
         if augment is not None:
-            x = augment(x, tf.random.experimental.stateless_fold_in(epoch_seed, step))
-            x = tf.ensure_shape(x, [batch_size, *split.images.shape[1:]])
+            step, replica = part // (last - first), first + part % (last - first)
+            x = augment(
+                x,
+                tf.random.experimental.stateless_fold_in(
+                    epoch_seed, step * replicas + replica
+                ),
+            )
+            x = tf.ensure_shape(x, [part_size, *split.images.shape[1:]])
         return x, y
 
     # The next epoch's images are made while this one's are used.
@@ -77,20 +92,40 @@ def training_pipeline(
     return epochs.prefetch(1).flat_map(epoch_batches).prefetch(2)
 
 
+def replicas_of(context: tf.distribute.InputContext) -> tuple[int, int]:
+    """The first of a worker's replicas, and the one after its last; from 0.
+
+    Args:
+        context: the worker, of several with as many replicas.
+    """
+    own = context.num_replicas_in_sync // context.num_input_pipelines
+    return context.input_pipeline_id * own, (context.input_pipeline_id + 1) * own
+
+
 def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
     return split.images, split.labels
 
 
-def steps_per_epoch(split: Split, batch_size: int) -> int:
+def steps_per_epoch(split: Split, batch_size: int, replicas: int = 1) -> int:
     """Number of whole batches in a split.
 
+    Args:
+        split: images to draw from.
+        batch_size: images per batch.
+        replicas: devices that share each batch.
+
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or replicas cannot share them evenly.
     """
     if not 1 <= batch_size <= len(split):
         raise ValueError(
             "batch_size must be at least 1 and at most the number of images, "
             f"{len(split)}. Received: {batch_size}"
+        )
+    if batch_size % replicas:
+        raise ValueError(
+            f"batch_size must be a multiple of {replicas}, the number of replicas "
+            f"that share a batch. Received: {batch_size}"
         )
     return len(split) // batch_size
 

@@ -132,11 +132,7 @@ def load_range_model(workdir: str | os.PathLike) -> EPNet:
 
 def mixed(parts: Sequence[ExitStates]) -> ExitStates:
     """The states of all parts, in random order."""
-    joined = ExitStates(
-        tuple(np.concatenate(p) for p in zip(*(s.pooled for s in parts), strict=True)),
-        np.concatenate([s.logits for s in parts]),
-        np.concatenate([s.labels for s in parts]),
-    )
+    joined = ExitStates.concatenate(parts)
     return joined.take(np.random.default_rng(0).permutation(len(joined)))
 
 

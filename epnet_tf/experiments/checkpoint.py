@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 import keras
 
@@ -17,10 +18,13 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         path: The file, named `*.weights.h5`.
         steps_per_epoch: Optimizer steps of one epoch.
+        keep: Whether this process keeps the file; of several workers one does, but
+            all read the metrics' states, which are sums over all of them.
     """
 
-    def __init__(self, path: str | os.PathLike, steps_per_epoch: int):
+    def __init__(self, path: str | os.PathLike, steps_per_epoch: int, keep=True):
         super().__init__()
+        self.keep = keep
         self.path = pathlib.Path(path)
         self.steps_per_epoch = steps_per_epoch
 
@@ -38,9 +42,14 @@ class Checkpoint(keras.callbacks.Callback):
             return 0
         model.load_weights(self.path)
         # Rounded up: loss scaling leaves out the steps whose gradients overflow.
-        return -(-int(model.optimizer.iterations) // self.steps_per_epoch)
+        steps = int(model.optimizer.iterations.numpy())
+        return -(-steps // self.steps_per_epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the file."""
-        with write_whole(self.path) as path:
-            self.model.save_weights(path)
+        if self.keep:
+            with write_whole(self.path) as path:
+                self.model.save_weights(path)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                self.model.save_weights(pathlib.Path(folder) / self.path.name)

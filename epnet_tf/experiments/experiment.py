@@ -4,19 +4,23 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 
 import keras
+import tensorflow as tf
 
 from epnet_tf import data, policies
+from epnet_tf.cluster import Team
 from epnet_tf.evaluation import curve, figures
-from epnet_tf.experiments import stage_two
+from epnet_tf.experiments import stage_two, state_shards
 from epnet_tf.experiments.checkpoint import Checkpoint
 from epnet_tf.experiments.config import Config, Schedule, schedule_for
 from epnet_tf.experiments.stage_two import model_file, range_file
 from epnet_tf.files import write_whole
 from epnet_tf.model import BACKBONES, EPNet
-from epnet_tf.model.states import compute_states
+from epnet_tf.model.states import ExitStates, compute_states
 from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
+from epnet_tf.training.distributed import fit_distributed, is_chief
 
 __all__ = [
     "Config",
@@ -28,6 +32,9 @@ __all__ = [
     "trained_classifiers",
 ]
 
+# The folder, in the experiment's, of states that workers compute side by side.
+_STATES = "states"
+
 # What may change in a folder whose stage one is done.
 _STAGE_TWO = {"betas", "beta_range", "controller_seeds", "controller_epochs"}
 
@@ -37,8 +44,13 @@ def run(
     workdir: str | os.PathLike,
     data_dir: str | None = None,
     verbose="auto",
+    strategy: tf.distribute.Strategy | None = None,
+    team: Team | None = None,
 ) -> dict:
     """Runs an experiment, or what is left of one that was stopped.
+
+    With a team, every worker computes its share of stage one and of the exit states;
+    the first one, the chief, writes all else, and trains stage two.
 
     Writes `config.json`, `classifiers.keras`, `beta-*/model.keras` for each β,
     `exits.png` and, last, `metrics.json`; with a range of β, also `model.keras`, one
@@ -50,37 +62,49 @@ def run(
         workdir: The experiment's folder.
         data_dir: Folder of the data sets' files (see `epnet_tf.data.load_dataset`).
         verbose: As in `keras.Model.fit`.
+        strategy: What stage one is distributed by; None for one device.
+        team: The workers, if there are several; they share the folder.
 
     Returns:
         What `metrics.json` holds (see `stage_two.run`).
 
     Raises:
-        ValueError: If the folder holds an experiment with another stage one, or data
-            or backbone are not as they should be.
+        ValueError: If the folder holds an experiment with another stage one, data
+            or backbone are not as they should be, or workers disagree.
     """
     workdir = pathlib.Path(workdir)
+    strategy = strategy or tf.distribute.get_strategy()
     metrics_file = workdir / "metrics.json"
     begun = _begun(workdir, config)
-    if begun == config.as_json() and metrics_file.exists():
+    done = begun == config.as_json() and metrics_file.exists()
+    _agree(team, "whether --workdir has the results", done)
+    if done:
         return json.loads(metrics_file.read_text())
     dataset = data.load_dataset(config.dataset, data_dir, config.seed)
     if begun != config.as_json():
-        _begin(workdir, config, dataset)
-    model = trained_classifiers(config, dataset, workdir, verbose)
-    states = [
-        compute_states(model, split.images, split.labels, verbose=verbose)
-        for split in (dataset.unseen(), dataset.validation, dataset.test)
-    ]
-    metrics = {"settings": config.as_json()}
-    metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)
-    _draw(config, metrics, dataset, states[-1], workdir)
-    with write_whole(metrics_file) as path:
-        path.write_text(json.dumps(metrics, indent=1))
-    return metrics
+        _check(workdir, config, dataset, strategy)
+        if is_chief(strategy):
+            _begin(workdir, config)
+    model = trained_classifiers(config, dataset, workdir, verbose, strategy, team)
+    states = _exit_states(model, dataset, workdir, verbose, strategy, team)
+    if is_chief(strategy):
+        metrics = {"settings": config.as_json()}
+        metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)
+        _draw(config, metrics, dataset, states[-1], workdir)
+        with write_whole(metrics_file) as path:
+            path.write_text(json.dumps(metrics, indent=1))
+        shutil.rmtree(workdir / _STATES, ignore_errors=True)
+    _agree(team, "that metrics.json is written", True)
+    return json.loads(metrics_file.read_text())
 
 
 def trained_classifiers(
-    config: Config, dataset: data.Dataset, workdir: pathlib.Path, verbose="auto"
+    config: Config,
+    dataset: data.Dataset,
+    workdir: pathlib.Path,
+    verbose="auto",
+    strategy: tf.distribute.Strategy | None = None,
+    team: Team | None = None,
 ) -> EPNet:
     """Stage one: from the seed, from where it was killed, or as it was saved.
 
@@ -89,51 +113,114 @@ def trained_classifiers(
         dataset: The data set.
         workdir: Folder for `classifiers.keras`, the checkpoint and TensorBoard logs.
         verbose: As in `keras.Model.fit`.
+        strategy: What training is distributed by; None for one device.
+        team: The workers, if there are several.
 
     Returns:
-        The trained `EPNet` with untrained controllers, in float32.
+        The trained `EPNet` with untrained controllers, in float32, on one device.
     """
     saved = workdir / "classifiers.keras"
-    if saved.exists():
+    strategy = strategy or tf.distribute.get_strategy()
+    trained = saved.exists()
+    _agree(team, "whether --workdir has classifiers.keras", trained)
+    if trained:
         return keras.saving.load_model(saved)
     schedule, train = config.schedule, dataset.train
-    steps = data.steps_per_epoch(train, schedule.batch_size)
+    steps = data.steps_per_epoch(
+        train, schedule.batch_size, strategy.num_replicas_in_sync
+    )
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-    model = build_model(schedule.backbone, dataset)
-    trainer = ClassifierTrainer(
-        model, depth_weights(model.num_exits, schedule.exit_weight_power)
+    checkpoint = Checkpoint(
+        workdir / "classifiers.weights.h5", steps, keep=is_chief(strategy)
     )
-    trainer.compile(_classifier_optimizer(schedule, steps))
-    checkpoint = Checkpoint(workdir / "classifiers.weights.h5", steps)
-    epoch = checkpoint.restore(trainer)
-    trainer.fit(
-        data.training_pipeline(
+    with strategy.scope():
+        model = build_model(schedule.backbone, dataset)
+        trainer = ClassifierTrainer(
+            model, depth_weights(model.num_exits, schedule.exit_weight_power)
+        )
+        trainer.compile(_classifier_optimizer(schedule, steps))
+        epoch = checkpoint.restore(trainer)
+    _agree(team, "the number of epochs done in --workdir", epoch)
+
+    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return data.training_pipeline(
             train,
             schedule.batch_size,
             config.seed,
             epoch,
             dataset.augment,
             dataset.recompose if schedule.recompose else None,
-        ),
+            context,
+        )
+
+    callbacks: list[keras.callbacks.Callback] = [checkpoint]
+    if is_chief(strategy):
+        callbacks.append(keras.callbacks.TensorBoard(workdir / "logs"))
+    fit_distributed(
+        trainer,
+        batches,
         validation_data=(dataset.validation.images, dataset.validation.labels),
-        validation_batch_size=256,
         steps_per_epoch=steps,
         initial_epoch=epoch,
         epochs=schedule.epochs,
-        callbacks=[checkpoint, keras.callbacks.TensorBoard(workdir / "logs")],
+        callbacks=callbacks,
         verbose=verbose,
-        shuffle=False,
     )
     keras.config.set_dtype_policy("float32")
-    if config.precision != "float32":
+    one_device = strategy is tf.distribute.get_strategy()
+    if config.precision != "float32" or not one_device:
         weights = model.get_weights()
         model = build_model(schedule.backbone, dataset)
         model.set_weights(weights)
-    with write_whole(saved) as path:
-        model.save(path)
-    checkpoint.path.unlink(missing_ok=True)
+    if is_chief(strategy):
+        with write_whole(saved) as path:
+            model.save(path)
+        checkpoint.path.unlink(missing_ok=True)
+    _agree(team, "that classifiers.keras is written", True)
     return model
+
+
+def _exit_states(
+    model: EPNet,
+    dataset: data.Dataset,
+    workdir: pathlib.Path,
+    verbose,
+    strategy: tf.distribute.Strategy,
+    team: Team | None,
+) -> list[ExitStates]:
+    """States of training, validation and test images; several workers share the work.
+
+    Workers but the chief get none: what is left is the chief's.
+    """
+    splits = {
+        "train": dataset.unseen(),
+        "validation": dataset.validation,
+        "test": dataset.test,
+    }
+    if team is None:
+        return [
+            compute_states(model, split.images, split.labels, verbose=verbose)
+            for split in splits.values()
+        ]
+    recipe = state_shards.recipe(workdir / "classifiers.keras")
+    worker, workers = team.cluster.index, len(team.cluster.workers)
+    for name, split in splits.items():
+        folder = workdir / _STATES / name
+        state_shards.write(folder, recipe, model, split, worker, workers, verbose)
+    _agree(team, "that exit states are written", True)
+    if not is_chief(strategy):
+        return []
+    return [
+        state_shards.read(workdir / _STATES / name, recipe, len(split))
+        for name, split in splits.items()
+    ]
+
+
+def _agree(team: Team | None, what: str, value) -> None:
+    """Waits for all workers, and compares what they have; see `Team.agree`."""
+    if team is not None:
+        team.agree(what, value)
 
 
 def build_model(backbone: str, dataset: data.Dataset, **kwargs) -> EPNet:
@@ -206,16 +293,27 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
     return begun
 
 
-def _begin(workdir: pathlib.Path, config: Config, dataset: data.Dataset) -> None:
-    """Checks what the run needs of data and backbone; then writes `config.json`."""
+def _check(
+    workdir: pathlib.Path,
+    config: Config,
+    dataset: data.Dataset,
+    strategy: tf.distribute.Strategy,
+) -> None:
+    """Checks what the run needs of data and backbone, before anything is written."""
     if config.schedule.recompose and dataset.recompose is None:
         raise ValueError(
             "Expected recompose for data sets whose images are composed of several. "
             f"Received: recompose=True for {dataset.name}."
         )
     if not (workdir / "classifiers.keras").exists():
-        data.steps_per_epoch(dataset.train, config.schedule.batch_size)
+        data.steps_per_epoch(
+            dataset.train, config.schedule.batch_size, strategy.num_replicas_in_sync
+        )
         build_model(config.schedule.backbone, dataset)
+
+
+def _begin(workdir: pathlib.Path, config: Config) -> None:
+    """Takes away what was, and writes `config.json`."""
     (workdir / "metrics.json").unlink(missing_ok=True)
     with write_whole(workdir / "config.json") as path:
         path.write_text(json.dumps(config.as_json(), indent=1))

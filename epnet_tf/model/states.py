@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -69,6 +70,22 @@ class ExitStates:
         exits = enumerate(self.logits.swapaxes(0, 1), 1)
         logits = {f"logits_{i:02d}": y for i, y in exits}
         return logits | {f"pooled_{i:02d}": m for i, m in enumerate(self.pooled, 1)}
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["ExitStates"]) -> "ExitStates":
+        """The states of all parts, one after the other.
+
+        Args:
+            parts: States of the same network.
+        """
+        return cls(
+            tuple(
+                np.concatenate(pooled)
+                for pooled in zip(*(part.pooled for part in parts), strict=True)
+            ),
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        )
 
     def take(self, indices) -> "ExitStates":
         """The states of some of the images.

@@ -2,6 +2,7 @@
 
 from epnet_tf.training.classifiers import ClassifierTrainer
 from epnet_tf.training.controllers import ControllerTrainer
+from epnet_tf.training.distributed import fit_distributed
 from epnet_tf.training.exploration import Exploration
 from epnet_tf.training.sweep import ControllerSweep, train_controllers
 
@@ -10,5 +11,6 @@ __all__ = [
     "ControllerSweep",
     "ControllerTrainer",
     "Exploration",
+    "fit_distributed",
     "train_controllers",
 ]

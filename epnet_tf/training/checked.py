@@ -37,8 +37,9 @@ class DataCheck:
 
         Args:
             data: Images [n, h, w, c], or states as `ExitStates.inputs` gives them; or
-                both with labels, in a `tf.data.Dataset`, a `keras.utils.PyDataset` or
-                a generator of batches.
+                both with labels, in a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+                generator of batches, or a function that makes a `tf.data.Dataset` of a
+                `tf.distribute.InputContext`.
             labels: As `epnet_tf.data.labels.check_labels` takes them, with `soft`; of
                 images or states.
             what: What data it is, in messages, such as `validation `.
@@ -51,6 +52,8 @@ class DataCheck:
         """
         if isinstance(data, tf.data.Dataset):
             return data.enumerate().map(functools.partial(self._in_pipeline, what))
+        if isinstance(data, types.FunctionType | functools.partial):
+            return lambda context: self(data(context), what=what)
         if isinstance(data, keras.utils.PyDataset):
             return _CheckedPyDataset(data, functools.partial(self._batch, what))
         if isinstance(data, types.GeneratorType):

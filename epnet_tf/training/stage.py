@@ -39,7 +39,10 @@ class Stage(keras.Model):
             # In mixed precision, so that small gradients do not vanish.
             scaled_loss = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
-        self.optimizer.apply(tape.gradient(scaled_loss, weights), weights)
+        gradients = tape.gradient(scaled_loss, weights)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = _overflowing_together(gradients)
+        self.optimizer.apply(gradients, weights)
         self._report_loss(loss, x)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
@@ -116,3 +119,20 @@ class Stage(keras.Model):
 def num_replicas() -> int:
     """Number of devices that share a batch."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _overflowing_together(gradients: list) -> list:
+    """Gradients that are not finite on all replicas if they are not on one.
+
+    Keras decides on each replica, before it sums, whether to leave out a step: one that
+    does alone goes another way than the others, or lets them wait for ever.
+    """
+    if num_replicas() == 1:
+        return gradients
+    known = [gradient for gradient in gradients if gradient is not None]
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in known])
+    overflows = tf.distribute.get_replica_context().all_reduce(
+        "SUM", tf.cast(~finite, "float32")
+    )
+    spoil = tf.where(overflows > 0, float("nan"), 0.0)
+    return [g if g is None else g + tf.cast(spoil, g.dtype) for g in gradients]

@@ -29,19 +29,55 @@ class ExitTrainer(Stage):
 
     def fit(self, *args, **kwargs):
         """As `keras.Model.fit`."""
-        return self._checked(super().fit, args, kwargs)
+        return self.checked(super().fit, args, kwargs)
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`."""
-        return self._checked(super().evaluate, args, kwargs)
+        return self.checked(super().evaluate, args, kwargs)
 
     def train_on_batch(self, *args, **kwargs):
         """As `keras.Model.train_on_batch`."""
-        return self._checked(super().train_on_batch, args, kwargs)
+        return self.checked(super().train_on_batch, args, kwargs)
 
     def test_on_batch(self, *args, **kwargs):
         """As `keras.Model.test_on_batch`."""
-        return self._checked(super().test_on_batch, args, kwargs)
+        return self.checked(super().test_on_batch, args, kwargs)
+
+    def checked(self, method, args, kwargs):
+        """Calls what fits or evaluates this model, with its data checked.
+
+        Args:
+            method: What is called; it has an argument `x`, and perhaps `y`,
+                `validation_data` and `callbacks`, as `keras.Model.fit` has.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            What the method returns.
+
+        Raises:
+            ValueError: If labels are not as they should be.
+        """
+        if self._checking:  # `fit` evaluates on what has been checked already.
+            return method(*args, **kwargs)
+        call = inspect.signature(method).bind(*args, **kwargs)
+        given, check = call.arguments, DataCheck(self.model.num_classes)
+        given["x"] = check(given.get("x"), given.get("y"))
+        validation = given.get("validation_data")
+        if isinstance(validation, (tuple, list)):
+            check(*validation[:2], what="validation ")
+        elif validation is not None:
+            given["validation_data"] = check(validation, what="validation ")
+        self._set_modes(given.get("callbacks"))
+        self._checking = True
+        try:
+            return method(*call.args, **call.kwargs)
+        except Exception:
+            if check.error is not None:
+                raise check.error from None
+            raise
+        finally:
+            self._checking = False
 
     def logits(self, y_pred) -> list:
         """The logits of all exits: N arrays [b, classes]."""
@@ -82,33 +118,6 @@ class ExitTrainer(Stage):
             config["model"], custom_objects=custom_objects
         )
         return cls(**{**config, "model": model})
-
-    def _checked(self, method, args, kwargs):
-        """Calls a method of Keras's with its data checked.
-
-        Raises:
-            ValueError: If labels are not as they should be.
-        """
-        if self._checking:  # `fit` evaluates on what has been checked already.
-            return method(*args, **kwargs)
-        call = inspect.signature(method).bind(*args, **kwargs)
-        given, check = call.arguments, DataCheck(self.model.num_classes)
-        given["x"] = check(given.get("x"), given.get("y"))
-        validation = given.get("validation_data")
-        if isinstance(validation, (tuple, list)):
-            check(*validation[:2], what="validation ")
-        elif validation is not None:
-            given["validation_data"] = check(validation, what="validation ")
-        self._set_modes(given.get("callbacks"))
-        self._checking = True
-        try:
-            return method(*call.args, **call.kwargs)
-        except Exception:
-            if check.error is not None:
-                raise check.error from None
-            raise
-        finally:
-            self._checking = False
 
     def _set_modes(self, callbacks) -> None:
         """Tells callbacks that are to find out whether a metric should rise or fall.

@@ -1,0 +1,103 @@
+"""Exit states in shards on disk, which several workers compute side by side."""
+
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+
+from epnet_tf.data import Split
+from epnet_tf.files import write_whole
+from epnet_tf.model import EPNet, ExitStates, compute_states
+
+# Images in a shard: what is lost when a worker is killed is one of these.
+_SHARD = 4096
+
+
+def recipe(model_file: pathlib.Path) -> str:
+    """What states depend on, beside the images: the file of the trained classifiers.
+
+    Args:
+        model_file: `classifiers.keras`.
+    """
+    return hashlib.sha256(model_file.read_bytes()).hexdigest()
+
+
+def write(
+    folder: pathlib.Path,
+    recipe: str,
+    model: EPNet,
+    split: Split,
+    worker: int,
+    workers: int,
+    verbose="auto",
+) -> None:
+    """Computes those shards of a worker's that are not there yet.
+
+    Which images are in a shard does not depend on the number of workers: another
+    number of them goes on with what is there.
+
+    Args:
+        folder: Where the split's shards are.
+        recipe: As `recipe` gives it.
+        model: The `EPNet` with trained classifiers.
+        split: All images and labels.
+        worker: This worker's number, from 0.
+        workers: Number of workers.
+        verbose: As in `keras.Model.predict`.
+    """
+    for start in range(worker * _SHARD, len(split), workers * _SHARD):
+        file = _file(folder, start)
+        if _recipe(file) == recipe:
+            continue
+        part = slice(start, start + _SHARD)
+        states = compute_states(
+            model, split.images[part], split.labels[part], verbose=verbose
+        )
+        pooled: dict = {f"pooled_{i:02d}": m for i, m in enumerate(states.pooled, 1)}
+        with write_whole(file) as path, path.open("wb") as stream:
+            np.savez(
+                stream,
+                recipe=recipe,
+                logits=states.logits,
+                labels=states.labels,
+                **pooled,
+            )
+
+
+def read(folder: pathlib.Path, recipe: str, count: int) -> ExitStates:
+    """The states of all images, from all shards.
+
+    Args:
+        folder: Where the split's shards are.
+        recipe: As `recipe` gives it.
+        count: Number of images.
+
+    Raises:
+        ValueError: If a shard is missing or of another network.
+    """
+    parts = []
+    for start in range(0, count, _SHARD):
+        file = _file(folder, start)
+        if _recipe(file) != recipe:
+            raise ValueError(
+                "Expected the exit states that another worker has written, in a "
+                f"--workdir that all workers see. Received: none in '{file}'."
+            )
+        with np.load(file) as kept:
+            names = sorted(name for name in kept.files if name.startswith("pooled_"))
+            pooled = tuple(kept[name] for name in names)
+            parts.append(ExitStates(pooled, kept["logits"], kept["labels"]))
+    return ExitStates.concatenate(parts)
+
+
+def _file(folder: str | os.PathLike, start: int) -> pathlib.Path:
+    return pathlib.Path(folder) / f"{start:09d}.npz"
+
+
+def _recipe(file: pathlib.Path) -> str:
+    """What the states in a file were computed by; empty if there is none."""
+    if not file.exists():
+        return ""
+    with np.load(file) as kept:
+        return str(kept["recipe"])

@@ -6,6 +6,17 @@ import numpy as np
 import tensorflow as tf
 
 from epnet_tf.data.split import Split
+from epnet_tf.data.streams import (
+    StreamedImages,
+    batches,
+    blocks,
+    gather,
+    parallel_calls,
+)
+
+# Streamed images whose pixels' moments stand for those of all: with 96x96 pixels in
+# each, the mean of 2,000 is that of all to a few tenths of a gray value.
+_MOMENT_IMAGES = 2_000
 
 
 def training_pipeline(
@@ -43,26 +54,30 @@ def training_pipeline(
     """
     steps = steps_per_epoch(split, batch_size)
     with tf.device("CPU:0"):  # Batches are made there, and GPU memory is scarce.
-        given = tf.constant(split.images), tf.constant(split.labels)
+        streamed = isinstance(split.images, StreamedImages)
+        given = split.images if streamed else tf.constant(split.images)
+        given_labels = tf.constant(split.labels)
 
     def images_of_epoch(epoch):
         if recompose is None:
-            return epoch, *given
-        dtypes = [tensor.dtype for tensor in given]
+            return (epoch,)
+        like = given, given_labels
+        dtypes = [tensor.dtype for tensor in like]
         made = tf.numpy_function(lambda e: _arrays(recompose(e)), [epoch], dtypes)
-        return epoch, *map(tf.ensure_shape, made, [tensor.shape for tensor in given])
+        return epoch, *map(tf.ensure_shape, made, [tensor.shape for tensor in like])
 
-    def epoch_batches(epoch, images, labels):
+    def epoch_batches(epoch, images=given, labels=given_labels):
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(
             tf.range(len(split)), epoch_seed
         )
         order = tf.reshape(order[: steps * batch_size], [steps, batch_size])
-        batches = tf.data.Dataset.from_tensor_slices(order).enumerate()
-        return batches.map(
+        indices = tf.data.Dataset.from_tensor_slices(order).enumerate()
+        return indices.map(
             lambda step, index: batch(
-                epoch_seed, step, tf.gather(images, index), tf.gather(labels, index)
-            )
+                epoch_seed, step, gather(images, index), tf.gather(labels, index)
+            ),
+            num_parallel_calls=parallel_calls(images),
         )
 
     def batch(epoch_seed, step, x, y):
@@ -77,8 +92,43 @@ def training_pipeline(
     return epochs.prefetch(1).flat_map(epoch_batches).prefetch(2)
 
 
-def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
+def validation_data(
+    split: Split, batch_size: int = 256
+) -> tf.data.Dataset | tuple[np.ndarray, np.ndarray]:
+    """A split as `keras.Model.fit` takes it for `validation_data`.
+
+    Returns:
+        Images and labels; of streamed images `tf.data.Dataset` of batches of both.
+    """
+    if isinstance(split.images, StreamedImages):
+        return batches(split.images, split.labels, batch_size)
     return split.images, split.labels
+
+
+def pixel_moments(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the pixels of each channel.
+
+    Returns:
+        float `[c]` each; of streamed images those of 2,000 of them.
+    """
+    images = split.images
+    if not isinstance(images, StreamedImages):
+        pixels = images.astype("float32")
+        return pixels.mean(axis=(0, 1, 2)), pixels.var(axis=(0, 1, 2))
+    some = np.random.default_rng(0).permutation(len(images))[:_MOMENT_IMAGES]
+    sums = [
+        [pixels.mean(axis=(0, 1, 2)), (pixels**2).mean(axis=(0, 1, 2)), len(pixels)]
+        for pixels in (b.astype("float64") for b in blocks(images[some], 64))
+    ]
+    weights = [count for _, _, count in sums]
+    mean, square = (
+        np.average([s[i] for s in sums], axis=0, weights=weights) for i in (0, 1)
+    )
+    return mean.astype("float32"), (square - mean**2).astype("float32")
+
+
+def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(split.images), split.labels
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:

@@ -11,11 +11,17 @@ from epnet_tf import data, policies
 from epnet_tf.evaluation import curve, figures
 from epnet_tf.experiments import stage_two
 from epnet_tf.experiments.checkpoint import Checkpoint
-from epnet_tf.experiments.config import Config, Schedule, schedule_for
+from epnet_tf.experiments.config import (
+    Config,
+    Schedule,
+    completed,
+    load_dataset,
+    schedule_for,
+)
 from epnet_tf.experiments.stage_two import model_file, range_file
 from epnet_tf.files import write_whole
 from epnet_tf.model import BACKBONES, EPNet
-from epnet_tf.model.states import compute_states
+from epnet_tf.model.states import ExitStates, StoredStates, compute_states
 from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 
 __all__ = [
@@ -63,20 +69,38 @@ def run(
     begun = _begun(workdir, config)
     if begun == config.as_json() and metrics_file.exists():
         return json.loads(metrics_file.read_text())
-    dataset = data.load_dataset(config.dataset, data_dir, config.seed)
+    dataset = load_dataset(config.as_json(), data_dir)
     if begun != config.as_json():
         _begin(workdir, config, dataset)
     model = trained_classifiers(config, dataset, workdir, verbose)
-    states = [
-        compute_states(model, split.images, split.labels, verbose=verbose)
-        for split in (dataset.unseen(), dataset.validation, dataset.test)
-    ]
+    states = _states(model, dataset, workdir, verbose)
     metrics = {"settings": config.as_json()}
     metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)
     _draw(config, metrics, dataset, states[-1], workdir)
     with write_whole(metrics_file) as path:
         path.write_text(json.dumps(metrics, indent=1))
     return metrics
+
+
+def _states(model: EPNet, dataset: data.Dataset, workdir: pathlib.Path, verbose):
+    """States of training, validation and test; of streamed training images on disk."""
+    unseen, *held_out = dataset.unseen(), dataset.validation, dataset.test
+    train: ExitStates | StoredStates
+    if isinstance(unseen.images, data.StreamedImages):
+        train = compute_states(
+            model,
+            unseen.images,
+            unseen.labels,
+            verbose=verbose,
+            directory=workdir / "states",
+        )
+    else:
+        train = compute_states(model, unseen.images, unseen.labels, verbose=verbose)
+    others = (
+        compute_states(model, split.images, split.labels, verbose=verbose)
+        for split in held_out
+    )
+    return train, *others
 
 
 def trained_classifiers(
@@ -116,7 +140,7 @@ def trained_classifiers(
             dataset.augment,
             dataset.recompose if schedule.recompose else None,
         ),
-        validation_data=(dataset.validation.images, dataset.validation.labels),
+        validation_data=data.validation_data(dataset.validation),
         validation_batch_size=256,
         steps_per_epoch=steps,
         initial_epoch=epoch,
@@ -154,10 +178,8 @@ def build_model(backbone: str, dataset: data.Dataset, **kwargs) -> EPNet:
     """
     if backbone not in BACKBONES:
         return EPNet(_load_backbone(backbone, dataset), dataset.num_classes, **kwargs)
-    images = dataset.train.images.astype("float32")
-    preprocessing = keras.layers.Normalization(
-        mean=images.mean(axis=(0, 1, 2)), variance=images.var(axis=(0, 1, 2))
-    )
+    mean, variance = data.pixel_moments(dataset.train)
+    preprocessing = keras.layers.Normalization(mean=mean, variance=variance)
     return EPNet(
         BACKBONES[backbone](dataset.image_shape),
         dataset.num_classes,
@@ -190,7 +212,7 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
     file, new = workdir / "config.json", config.as_json()
     if not file.exists():
         return None
-    begun = json.loads(file.read_text())
+    begun = completed(json.loads(file.read_text()))
     # Folders begun before there was a choice say nothing of it.
     fields = dataclasses.fields(Schedule)
     defaults = {

@@ -219,7 +219,6 @@ def test_controllers_are_as_good_as_from_memory(tmp_path):
             model, given, [beta], epochs=10, batch_size=128, verbose=0
         )
         sweep.assign(0)
-        print(model.exit_costs.with_controllers / model.exit_costs.full)
         benefits.append(policies.score(policies.epnet(model), test).benefit(beta))
     static = policies.static(train, model.exit_costs, beta)
     best_exit = policies.score(static, test).benefit(beta)

@@ -170,6 +170,7 @@ def train_controllers(
         data = {
             "x": states.batches(batch_size, seed),
             "steps_per_epoch": steps // epochs,
+            "shuffle": False,
         }
     else:
         correct = states.correct.astype("float32")

@@ -19,10 +19,16 @@ from epnet_tf.runtime.metrics import measured
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
 _DATASET = flags.DEFINE_string(
-    "dataset", None, "digits, maxmin, multiscale, cifar10 or FILE.npz."
+    "dataset",
+    None,
+    "digits, maxmin, multiscale, cifar10, FILE.npz, DIR or 'FILES*.tfrecord'.",
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
 _SEED = flags.DEFINE_integer("seed", 0, "The data set's seed that train.py was given.")
+_CROP = flags.DEFINE_bool("crop", False, "As train.py was given, for pictures.")
+_ON_BAD_IMAGE = flags.DEFINE_enum(
+    "on_bad_image", "fail", ["fail", "skip"], "As train.py was given, for pictures."
+)
 _QUANTIZATION = flags.DEFINE_enum(
     "quantization", "int8", names.MODES, "What becomes of float32."
 )
@@ -47,7 +53,14 @@ def main(_) -> None:
     from epnet_tf.quantization import modes
 
     model = loading.load_model(_MODEL.value)
-    dataset = epnet_tf.load_dataset(_DATASET.value, _DATA_DIR.value, _SEED.value)
+    dataset = epnet_tf.load_dataset(
+        _DATASET.value,
+        _DATA_DIR.value,
+        _SEED.value,
+        model.image_shape,
+        _CROP.value,
+        _ON_BAD_IMAGE.value,
+    )
     unseen = dataset.unseen()
     conversion = epnet_tf.convert(
         model,
@@ -62,6 +75,7 @@ def main(_) -> None:
         name=_NAME.value or dataset.name,
         formats=_FORMAT.value,
         overwrite=_OVERWRITE.value,
+        crop=dataset.crop,
     )
     print(summary(conversion))
     print(f"\nMore in {conversion.path / report.REPORT}")

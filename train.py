@@ -15,7 +15,22 @@ from absl import flags
 from epnet_tf import cli, cluster
 
 _DATASET = flags.DEFINE_string(
-    "dataset", "digits", "digits, maxmin, multiscale, cifar10 or FILE.npz."
+    "dataset",
+    "digits",
+    "digits, maxmin, multiscale, cifar10, FILE.npz, DIR, a folder of pictures, or "
+    "'FILES*.tfrecord'.",
+)
+_IMAGE_SIZE = flags.DEFINE_string(
+    "image_size", "96", "SIDE or HEIGHTxWIDTH that pictures are brought to, in pixels."
+)
+_CROP = flags.DEFINE_bool(
+    "crop", False, "Crop pictures to these proportions instead of stretching them."
+)
+_ON_BAD_IMAGE = flags.DEFINE_enum(
+    "on_bad_image",
+    "fail",
+    ["fail", "skip"],
+    "What a picture that cannot be read does: end the run, or be named and left out.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for all that is written.")
 _DATA_DIR = flags.DEFINE_string(
@@ -89,6 +104,7 @@ _DISTRIBUTE = flags.DEFINE_enum(
 def main(_) -> None:
     """Runs the experiment that the flags describe and prints its table."""
     beta_range = _parse_range(_BETA_RANGE.value) if _BETA_RANGE.value else None
+    image_size = _parse_size(_IMAGE_SIZE.value)
     if any(not beta >= 0 for beta in _BETA.value or ()):
         raise ValueError(f"Expected --beta >= 0. Received: {_BETA.value}.")
 
@@ -121,6 +137,9 @@ def main(_) -> None:
         ),
         betas=tuple(betas),
         beta_range=beta_range,
+        image_size=image_size,
+        crop=_CROP.value,
+        on_bad_image=_ON_BAD_IMAGE.value,
         seed=_SEED.value,
         controller_seeds=_CONTROLLER_SEEDS.value,
         precision=_PRECISION.value,
@@ -152,6 +171,16 @@ def _parse_range(text: str) -> tuple[float, float]:
             f"Received: '{text}'."
         )
     return low, high
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise ValueError(
+            "Expected --image_size=SIDE or HEIGHTxWIDTH, in pixels. "
+            f"Received: '{text}'."
+        )
+    return int(sides[0]), int(sides[-1])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,14 @@ def main(_) -> None:
 
     given = flags.FLAGS
     model = loading.load_model(given.model)
-    dataset = data.load_dataset(given.dataset, given.data_dir, given.seed)
+    dataset = data.load_dataset(
+        given.dataset,
+        given.data_dir,
+        given.seed,
+        model.image_shape,
+        given.crop,
+        given.on_bad_image,
+    )
     timings = benchmark.compare(
         model,
         given.bundle,
@@ -36,10 +43,17 @@ if __name__ == "__main__":
         "model", None, "The .keras file that it was made from.", required=True
     )
     flags.DEFINE_string(
-        "dataset", None, "digits, maxmin, multiscale, cifar10, FILE.npz.", required=True
+        "dataset",
+        None,
+        "digits, maxmin, multiscale, cifar10, FILE.npz, DIR or 'FILES*.tfrecord'.",
+        required=True,
     )
     flags.DEFINE_string("data_dir", None, "Folder with the data sets' .npz files.")
     flags.DEFINE_integer("seed", 0, "The data set's seed that train.py was given.")
+    flags.DEFINE_bool("crop", False, "As train.py was given, for pictures.")
+    flags.DEFINE_enum(
+        "on_bad_image", "fail", ["fail", "skip"], "As train.py was given, for pictures."
+    )
     flags.DEFINE_float("beta", None, "For bundles whose controllers take it.")
     flags.DEFINE_integer(
         "rounds", 100, "In each, every contender runs ten images.", lower_bound=1

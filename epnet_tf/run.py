@@ -47,7 +47,8 @@ def main(arguments: list[str]) -> None:
     """Reads all images first, so that a wrong one is told before any answer."""
     _, bundle_dir, *paths = arguments
     runner = SegmentRunner(bundle_dir)
-    images = [read_image(path, runner.manifest.input.shape[1:]) for path in paths]
+    shape, crop = runner.manifest.input.shape[1:], runner.manifest.crops
+    images = [read_image(path, shape, crop) for path in paths]
     width = max(len(pathlib.Path(path).name) for path in paths)
     for path, image in zip(paths, images, strict=True):
         line = describe(runner, image, flags.FLAGS.beta)

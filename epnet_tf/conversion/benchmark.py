@@ -7,11 +7,15 @@ import numpy as np
 
 from epnet_tf.conversion import convert, measure
 from epnet_tf.conversion.timing import Timing, one_image, time_in_turn
+from epnet_tf.data.streams import Images, blocks
 from epnet_tf.model import EPNet
 from epnet_tf.runtime import bundle
 from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.runtime.runner import SegmentRunner
 from epnet_tf.tflite import outputs
+
+# Images that the policy answers at a time.
+_BLOCK = 256
 
 # What the others are compared with, and the same without copying the image in.
 WHOLE = "whole model"
@@ -21,8 +25,8 @@ WHOLE_RUNTIME = "whole model, runtime alone"
 def compare(
     model: EPNet,
     bundle_dir: str | os.PathLike,
-    calibration_images: np.ndarray,
-    evaluation_data: tuple[np.ndarray, np.ndarray],
+    calibration_images: Images,
+    evaluation_data: tuple[Images, np.ndarray],
     beta: float | None = None,
     rounds: int = 100,
 ) -> dict[str, Timing]:
@@ -44,7 +48,8 @@ def compare(
     """
     images, labels = evaluation_data
     runner = SegmentRunner(bundle_dir)
-    accuracy = np.mean(runner.predict(images, beta).label == labels)
+    found = [runner.predict(block, beta).label for block in blocks(images, _BLOCK)]
+    accuracy = np.mean(np.concatenate(found) == labels)
 
     def single(*names: str) -> LiteRTModel:
         """A part of the Keras model in one piece, in the bundle's quantization."""

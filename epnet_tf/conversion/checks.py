@@ -7,12 +7,16 @@ import numpy as np
 
 from epnet_tf.data.labels import check_labels
 from epnet_tf.data.pixels import warn_of_range
+from epnet_tf.data.streams import Images, StreamedImages, blocks
 from epnet_tf.model import EPNet
 from epnet_tf.runtime import bundle
 from epnet_tf.runtime.bundle import Manifest
 
 # Quantizations that change what controllers see so much that they are refitted.
 REFIT_MODES = ("int8", "int8-full", "qat")
+
+# Streamed images that are looked at together.
+_BLOCK = 256
 
 
 def check_formats(formats: str) -> None:
@@ -63,38 +67,37 @@ def check_model(model: EPNet) -> None:
         )
 
 
-def check_images(manifest: Manifest, images) -> np.ndarray:
+def check_images(manifest: Manifest, images) -> Images:
     """Checks the calibration images.
 
     Args:
         manifest: The bundle's manifest.
-        images: The images.
+        images: The images: an array, or streamed.
 
     Returns:
-        They as an array.
+        They as an array, or as they are if they are streamed.
 
     Raises:
         ValueError: If there are none, or they are not as the model takes them.
     """
-    checked = manifest.input.check(images)
-    if not len(checked):
+    if not len(images):
         raise ValueError("Expected at least one calibration image. Received: none.")
-    warn_of_range(checked, "calibration images")
-    return checked
+    return _checked(manifest, images, "calibration images")
 
 
 def check_labelled(
     manifest: Manifest, given, name: str
-) -> tuple[np.ndarray, np.ndarray] | None:
+) -> tuple[Images, np.ndarray] | None:
     """Checks images with labels.
 
     Args:
         manifest: The bundle's manifest.
-        given: Images and labels, or None.
+        given: Images, an array or streamed, and labels; or None.
         name: What they are called in messages.
 
     Returns:
-        The images as an array, and labels int32 [n]; None for None.
+        The images as an array, or as they are if they are streamed, and labels int32
+        [n]; None for None.
 
     Raises:
         ValueError: If they are not as the model takes them.
@@ -102,12 +105,25 @@ def check_labelled(
     if given is None:
         return None
     images, labels = given
-    images = manifest.input.check(images)
-    warn_of_range(images, f"images in {name}")
+    images = _checked(manifest, images, f"images in {name}")
     labels = check_labels(
         labels, len(manifest.labels), count=len(images), what=f"labels in {name}"
     )
     return images, labels
+
+
+def _checked(manifest: Manifest, images, what: str) -> Images:
+    if not isinstance(images, StreamedImages):
+        images = manifest.input.check(images)
+        warn_of_range(images, what)
+        return images
+    # Bytes can be nothing else; and the size is the same for all.
+    looked_at = images[:1] if images.dtype == np.uint8 else images
+    for i, block in enumerate(blocks(looked_at, _BLOCK)):
+        manifest.input.check(block)
+        if i == 0:
+            warn_of_range(block, what)
+    return images
 
 
 def check_refit(refit: bool | None, model: EPNet, quantization: str, has_data: bool):

@@ -5,14 +5,17 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from epnet_tf import files
 from epnet_tf.conversion import checks, measure, one_file, report
+from epnet_tf.data import streams
+from epnet_tf.data.streams import Images
 from epnet_tf.model import EPNet
 from epnet_tf.quantization import modes, qat, refit
 from epnet_tf.runtime import bundle
@@ -28,7 +31,9 @@ _COMPARED_IMAGES = 32
 _ENDS_IMAGES = 1000
 
 # Images [n, h, w, c], raw values 0 to 255, and int labels [n].
-Labelled = tuple[np.ndarray, np.ndarray]
+Labelled = tuple[Images, np.ndarray]
+# Or as a data set, of (image, label) or of batches of them.
+Given: TypeAlias = Labelled | tf.data.Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +51,19 @@ class Conversion:
 
 def convert(
     model: EPNet,
-    calibration_images: np.ndarray,
+    calibration_images: Images | tf.data.Dataset,
     output_dir: str | os.PathLike,
     *,
     quantization: str = "int8",
-    evaluation_data: Labelled | None = None,
-    test_data: Labelled | None = None,
-    training_data: Labelled | None = None,
+    evaluation_data: Given | None = None,
+    test_data: Given | None = None,
+    training_data: Given | None = None,
     refit: bool | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
     formats: str = "both",
     overwrite: bool = False,
+    crop: bool = False,
 ) -> Conversion:
     """Converts a trained model to a bundle that stops early.
 
@@ -87,11 +93,13 @@ def convert(
         model: The model, with trained controllers.
         calibration_images: Some of the training images, [n, h, w, c], raw values 0 to
             255; a few hundred in random order. Quantization takes its ranges from
-            them.
+            them. Of a `tf.data.Dataset` the first 200 images are taken.
         output_dir: The folder to make.
         quantization: A mode, see `epnet_tf.quantization.modes`.
         evaluation_data: Images and labels to measure on, such as the validation split;
-            all of them are run. None measures nothing.
+            all of them are run. None measures nothing. This and the next two may be
+            a `tf.data.Dataset`, shuffled or not: it is gone through once, into a
+            temporary file.
         test_data: More of them, measured as well.
         training_data: Training images and labels, for the refit and for `qat`.
         refit: Whether heads are fitted again to what the quantized main branch
@@ -101,6 +109,9 @@ def convert(
         name: What the bundle is called; None takes the model's name.
         formats: `segments`, `one_file` or `both`.
         overwrite: Whether a bundle in `output_dir` may be replaced.
+        crop: Whether pictures are cropped to the proportions of the model's images, as
+            those that it was trained on (see `epnet_tf.load_dataset`), or stretched;
+            the bundle's `preprocessing` says so.
 
     Returns:
         The `Conversion`.
@@ -114,10 +125,11 @@ def convert(
     checks.check_output(pathlib.Path(output_dir), overwrite)
     checks.check_model(model)
     refit = checks.check_refit(refit, model, quantization, training_data is not None)
-    manifest = _describe(model, quantization, labels, name)
-    images = checks.check_images(manifest, calibration_images)
+    manifest = _describe(model, quantization, labels, name, crop)
+    calibration_images = checks.check_images(manifest, _some(calibration_images))
+    images = calibration_images
     evaluation_data, test_data, training_data = (
-        checks.check_labelled(manifest, given, key)
+        checks.check_labelled(manifest, _at_hand(given), key)
         for given, key in (
             (evaluation_data, "evaluation_data"),
             (test_data, "test_data"),
@@ -163,7 +175,7 @@ def convert(
 
 def to_tflite(
     model: keras.Model,
-    calibration_images: np.ndarray,
+    calibration_images: Images,
     quantization: str,
     beta: float | None = None,
 ) -> Graph:
@@ -182,6 +194,19 @@ def to_tflite(
     return modes.quantize(export.to_tflite(model), quantization, feeds)
 
 
+def _some(images: Images | tf.data.Dataset) -> Images:
+    """Calibration images: as they are, or the first of a data set."""
+    if not isinstance(images, tf.data.Dataset):
+        return images
+    batches = streams.in_batches(images).unbatch().batch(modes.CALIBRATION_IMAGES)
+    return next(batches.as_numpy_iterator(), np.empty(0))
+
+
+def _at_hand(given: Given | None) -> Labelled | None:
+    """Images and labels; those of a data set in a file, so that their order stays."""
+    return streams.spooled(given) if isinstance(given, tf.data.Dataset) else given
+
+
 class _TFLite(NamedTuple):
     """A model as .tflite, in one piece.
 
@@ -198,7 +223,7 @@ class _TFLite(NamedTuple):
 
 def _whole(
     model: EPNet,
-    calibration_images: np.ndarray,
+    calibration_images: Images,
     quantization: str,
     fine_tuning: Labelled | None,
     refitting: Labelled | None,
@@ -280,7 +305,7 @@ def _exits(model: EPNet) -> list[bundle.ExitEntry]:
 
 
 def _never_taken(
-    model: EPNet, whole: Graph, images: np.ndarray, metrics: Metrics | None
+    model: EPNet, whole: Graph, images: Images, metrics: Metrics | None
 ) -> list[int]:
     """Exits, counted from 1, that no measured image leaves through.
 
@@ -296,7 +321,11 @@ def _never_taken(
 
 
 def _describe(
-    model: EPNet, quantization: str, labels: Sequence[str] | None, name: str | None
+    model: EPNet,
+    quantization: str,
+    labels: Sequence[str] | None,
+    name: str | None,
+    crop: bool,
 ) -> Manifest:
     """The manifest, as far as it is known before the segments are."""
     beta, span = _typical_beta(model), model.beta_range
@@ -322,6 +351,7 @@ def _describe(
         full_macs=model.exit_costs.full,
         segments=(),
         metrics=None,
+        preprocessing=bundle.preprocessing_for(model.image_shape, crop),
     )
 
 
@@ -343,7 +373,7 @@ def _beta_input(model: EPNet) -> float | None:
 
 
 def _feeds(
-    images: np.ndarray, beta: float | None, dtype: str = "float32"
+    images: Images, beta: float | None, dtype: str = "float32"
 ) -> list[dict[str, np.ndarray]]:
     """The whole model's inputs for each image."""
     shared = {} if beta is None else {"beta": np.full([1, 1], beta, np.float32)}

@@ -8,6 +8,7 @@ import numpy as np
 
 from epnet_tf import objective
 from epnet_tf.conversion.timing import one_image, time_in_turn
+from epnet_tf.data.streams import Images
 from epnet_tf.model import EPNet
 from epnet_tf.runtime import bundle
 from epnet_tf.runtime.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics, Time
@@ -29,7 +30,7 @@ _SECONDS = 5.0
 def measure(
     model: EPNet,
     whole: Graph,
-    images: np.ndarray,
+    images: Images,
     labels: np.ndarray,
     beta: float,
     before_refit: Graph | None = None,
@@ -162,7 +163,7 @@ def cost(
     float32: Graph,
     whole: Graph,
     folder: str | os.PathLike,
-    images: np.ndarray,
+    images: Images,
     beta: float | None = None,
 ) -> Cost:
     """Size and time of a bundle against the float32 model, on one thread.

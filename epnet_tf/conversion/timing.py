@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from epnet_tf.data.streams import Images
 from epnet_tf.runtime.litert import LiteRTModel
 
 # Images that a contender runs in one go: alone, as in use, with its weights in the
@@ -34,7 +35,7 @@ class Timing:
 
 def time_in_turn(
     contenders: Mapping[str, Callable[[np.ndarray], object]],
-    images: np.ndarray,
+    images: Images,
     rounds: int,
 ) -> dict[str, Timing]:
     """Times functions of an image, in rounds.

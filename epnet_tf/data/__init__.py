@@ -1,14 +1,24 @@
 """From files and seeds to images: data sets, how they are composed, and batches."""
 
-from epnet_tf.data.dataset import Dataset, load_dataset
-from epnet_tf.data.pipeline import crop_and_flip, steps_per_epoch, training_pipeline
+from epnet_tf.data.dataset import DEFAULT_SHAPE, Dataset, load_dataset
+from epnet_tf.data.pipeline import (
+    crop_and_flip,
+    pixel_moments,
+    steps_per_epoch,
+    training_pipeline,
+)
 from epnet_tf.data.split import Split
+from epnet_tf.data.streams import StreamedImages, batches
 
 __all__ = [
+    "DEFAULT_SHAPE",
     "Dataset",
     "Split",
+    "StreamedImages",
+    "batches",
     "crop_and_flip",
     "load_dataset",
+    "pixel_moments",
     "steps_per_epoch",
     "training_pipeline",
 ]

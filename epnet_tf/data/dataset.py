@@ -1,6 +1,7 @@
-"""The data sets: three splits of images, by name or from a user's .npz file."""
+"""The data sets: three splits of images, by name or from a user's own files."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from epnet_tf.data import sources
+from epnet_tf.data import photos, sources
 from epnet_tf.data.compose import (
     MAX_MIN_LEVELS,
     MULTI_SCALE_TYPES,
@@ -18,6 +19,9 @@ from epnet_tf.data.compose import (
 from epnet_tf.data.pipeline import crop_and_flip
 from epnet_tf.data.sources import Source
 from epnet_tf.data.split import Split
+
+# What photos are brought to where nothing else is said.
+DEFAULT_SHAPE = (96, 96, 3)
 
 # Stage one sees the compositions of the epochs from 0 on, and never comes to this one,
 # nor, for further draws, to every millionth after it.
@@ -39,6 +43,7 @@ class Dataset:
         augment: augmentation that `training_pipeline` should apply, or `None`.
         recompose: composes other training images from the same sources, others for
             each epoch (int, counted from 0), or `None`.
+        crop: whether pictures were cropped to the images' proportions, or stretched.
     """
 
     name: str
@@ -49,6 +54,7 @@ class Dataset:
     difficulties: tuple[str, ...] = ()
     augment: Callable | None = None
     recompose: Callable[[int], Split] | None = None
+    crop: bool = False
 
     def unseen(self, draw: int = 0) -> Split:
         """The training images as no network has seen them, to train controllers on.
@@ -78,15 +84,19 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
-        return self.train.images.shape[1:]
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
 
 
 def load_dataset(
     name: str | os.PathLike,
     data_dir: str | os.PathLike | None = None,
     seed: int = 0,
+    image_shape: tuple[int, int, int] = DEFAULT_SHAPE,
+    crop: bool = False,
+    on_bad_image: str = "fail",
 ) -> Dataset:
-    """Load a data set by name, or from a user's own .npz file.
+    """Load a data set by name, or from a user's own files.
 
     - `digits`: Max-Min of scikit-learn's small digits, embedded; 24x24, 12,000 images
       for training, 1,500 for validation, 2,000 for the test.
@@ -96,6 +106,9 @@ def load_dataset(
     - a path that ends in `.npz`: see `epnet_tf.data.sources.read_npz`. A tenth of its
       training images, at most 5,000, is held out for validation, the same share of
       each class; at least one image of each is left to train on.
+    - a folder of pictures, or a pattern of the names of TFRecord files: see
+      `epnet_tf.data.photos.find`. The images are streamed from their files. What is
+      not there, validation or test, is held out of the training pictures like this.
 
     Source images are split before anything is composed from them, so that no digit
     and no garment is in two splits. The same seed gives the same arrays, bit for bit.
@@ -103,11 +116,18 @@ def load_dataset(
     that it was trained with.
 
     Args:
-        name: name of the data set, or path of a .npz file.
+        name: name of the data set, or path of a .npz file, of a folder of pictures, or
+            pattern of TFRecord files.
         data_dir: folder with mnist.npz, fashion_mnist.npz, cifar10.npz. Default: the
             environment variable EPNET_DATA_DIR; without either, `keras.datasets`
             downloads them.
         seed: non-negative int from which everything random is drawn.
+        image_shape: of pictures: height and width to which they are brought, and 1
+            (grayscale), 3 or 4 channels.
+        crop: of pictures: whether they are cropped to the proportions of `image_shape`
+            first, or stretched.
+        on_bad_image: of pictures: `fail`, or `skip` to leave out, with a warning, files
+            that cannot be read.
 
     Raises:
         ValueError: unknown name, missing file, or contents that are not a data set.
@@ -130,9 +150,51 @@ def load_dataset(
     if name == "multiscale":
         source = sources.read_keras_dataset("fashion_mnist", data_dir)
         return _composed(name, source, compose_multi_scale, MULTI_SCALE_TYPES, seed)
+    if photos.is_pictures(name):
+        return _of_pictures(name, seed, image_shape, crop, on_bad_image)
     raise ValueError(
         "The data set must be digits, maxmin, multiscale, cifar10, or the path of a "
-        f".npz file. Received: {name}"
+        ".npz file, of a folder of pictures, or of .tfrecord files. "
+        f"Received: {name}"
+    )
+
+
+def _of_pictures(
+    name: str, seed: int, shape: tuple[int, int, int], crop: bool, on_bad_image: str
+) -> Dataset:
+    photos.check_shape(shape)
+    source = photos.find(name)
+    parts = {
+        part: photos.without_bad(pictures, shape, on_bad_image)
+        for part, pictures in source.parts.items()
+    }
+    train = parts["train"]
+    # The test first: other images are held out of what is left.
+    for part in ("test", "validation"):
+        if part not in parts:
+            kept, held_out = _hold_out_of_each_class(train.labels, seed)
+            parts[part], train = train.take(held_out), train.take(kept)
+    parts["train"] = train
+    for part, pictures in parts.items():
+        missing = len(source.labels) - len(np.unique(pictures.labels))
+        if not len(pictures.labels) or (part == "train" and missing):
+            raise ValueError(
+                f"Expected pictures of every class to train on, and some to validate "
+                f"and to test on, in {name}. Received: {len(pictures.labels)} for "
+                f"{part}, none of {missing} classes."
+            )
+    splits = {
+        part: Split(photos.streamed(pictures, shape, crop), pictures.labels)
+        for part, pictures in parts.items()
+    }
+    title = re.sub(r"[^\w.]+", "-", Path(name).resolve().stem).strip("-")
+    return Dataset(
+        title or "pictures",
+        source.labels,
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        crop=crop,
     )
 
 
@@ -232,7 +294,7 @@ def _hold_out_of_each_class(
     held_out = min(_held_out_count(len(order)), len(order) - len(classes))
     if held_out < 1:
         raise ValueError(
-            "x_train must hold at least two images of a class, one of them for "
+            "The training images must hold at least two of a class, one of them for "
             f"validation. Received: {len(labels)} images of {len(classes)} classes"
         )
     # What share of its class comes before an image; each class's last one stays.
@@ -249,7 +311,7 @@ def _held_out_count(count: int) -> int:
     """A tenth, at most 5,000."""
     if count < 2:
         raise ValueError(
-            "x_train must hold at least two images, one of them for validation. "
+            "The training images must be at least two, one of them for validation. "
             f"Received: {count}"
         )
     return min(max(count // 10, 1), 5_000)

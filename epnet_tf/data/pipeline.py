@@ -6,6 +6,16 @@ import numpy as np
 import tensorflow as tf
 
 from epnet_tf.data.split import Split
+from epnet_tf.data.streams import (
+    StreamedImages,
+    blocks,
+    gather,
+    parallel_calls,
+)
+
+# Streamed images whose pixels' moments stand for those of all: with 96x96 pixels in
+# each, the mean of 2,000 is that of all to a few tenths of a gray value.
+_MOMENT_IMAGES = 2_000
 
 
 def training_pipeline(
@@ -50,16 +60,19 @@ def training_pipeline(
     steps = steps_per_epoch(split, batch_size, replicas)
     part_size = batch_size // replicas
     with tf.device("CPU:0"):  # Batches are made there, and GPU memory is scarce.
-        given = tf.constant(split.images), tf.constant(split.labels)
+        streamed = isinstance(split.images, StreamedImages)
+        given = split.images if streamed else tf.constant(split.images)
+        given_labels = tf.constant(split.labels)
 
     def images_of_epoch(epoch):
         if recompose is None:
-            return epoch, *given
-        dtypes = [tensor.dtype for tensor in given]
+            return (epoch,)
+        like = given, given_labels
+        dtypes = [tensor.dtype for tensor in like]
         made = tf.numpy_function(lambda e: _arrays(recompose(e)), [epoch], dtypes)
-        return epoch, *map(tf.ensure_shape, made, [tensor.shape for tensor in given])
+        return epoch, *map(tf.ensure_shape, made, [tensor.shape for tensor in like])
 
-    def epoch_batches(epoch, images, labels):
+    def epoch_batches(epoch, images=given, labels=given_labels):
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(
             tf.range(len(split)), epoch_seed
@@ -67,11 +80,12 @@ def training_pipeline(
         parts = [steps, replicas, part_size]
         order = tf.reshape(order[: steps * batch_size], parts)[:, first:last]
         order = tf.reshape(order, [-1, part_size])
-        batches = tf.data.Dataset.from_tensor_slices(order).enumerate()
-        return batches.map(
+        indices = tf.data.Dataset.from_tensor_slices(order).enumerate()
+        return indices.map(
             lambda part, index: batch(
-                epoch_seed, part, tf.gather(images, index), tf.gather(labels, index)
-            )
+                epoch_seed, part, gather(images, index), tf.gather(labels, index)
+            ),
+            num_parallel_calls=parallel_calls(images),
         )
 
     def batch(epoch_seed, part, x, y):
@@ -102,8 +116,30 @@ def replicas_of(context: tf.distribute.InputContext) -> tuple[int, int]:
     return context.input_pipeline_id * own, (context.input_pipeline_id + 1) * own
 
 
+def pixel_moments(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the pixels of each channel.
+
+    Returns:
+        float `[c]` each; of streamed images those of 2,000 of them.
+    """
+    images = split.images
+    if not isinstance(images, StreamedImages):
+        pixels = images.astype("float32")
+        return pixels.mean(axis=(0, 1, 2)), pixels.var(axis=(0, 1, 2))
+    some = np.random.default_rng(0).permutation(len(images))[:_MOMENT_IMAGES]
+    sums = [
+        [pixels.mean(axis=(0, 1, 2)), (pixels**2).mean(axis=(0, 1, 2)), len(pixels)]
+        for pixels in (b.astype("float64") for b in blocks(images[some], 64))
+    ]
+    weights = [count for _, _, count in sums]
+    mean, square = (
+        np.average([s[i] for s in sums], axis=0, weights=weights) for i in (0, 1)
+    )
+    return mean.astype("float32"), (square - mean**2).astype("float32")
+
+
 def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    return split.images, split.labels
+    return np.asarray(split.images), split.labels
 
 
 def steps_per_epoch(split: Split, batch_size: int, replicas: int = 1) -> int:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from epnet_tf.data.streams import Images
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -11,12 +13,13 @@ class Split:
 
     Attributes:
         images: uint8 `[n, h, w, c]`, raw pixels 0 to 255 (float32 where the user's
-            .npz file holds floats).
+            .npz file holds floats); an array, or `StreamedImages` where they stay in
+            files.
         labels: int32 `[n]`.
         difficulty: int8 `[n]`, index into the data set's `difficulties`, or `None`.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     difficulty: np.ndarray | None = None
 

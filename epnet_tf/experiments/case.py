@@ -12,9 +12,11 @@ import keras
 import numpy as np
 
 from epnet_tf import data, policies
-from epnet_tf.experiments.plans import Plan, plan_for
+from epnet_tf.experiments.config import load_dataset
+from epnet_tf.experiments.plans import PLANS, Plan, plan_for
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, ExitStates, compute_states
+from epnet_tf.model.states import joined
 from epnet_tf.policies.learned import ControllerWeights
 from epnet_tf.training import train_controllers
 
@@ -83,8 +85,8 @@ def load_case(
     # Those for other β do not replace the usual ones, which may be committed.
     folder = "-".join(["controllers", *(f"{beta:g}" for beta in betas)])
     config = json.loads(config_file.read_text())
-    dataset = data.load_dataset(config["dataset"], data_dir, config["seed"])
-    if config["dataset"].endswith(".npz"):
+    dataset = load_dataset(config, data_dir)
+    if config["dataset"] not in PLANS:
         betas = betas or tuple(config["betas"])
     plan = plan_for(config["dataset"], betas)
     model = keras.saving.load_model(model_file)
@@ -132,8 +134,8 @@ def load_range_model(workdir: str | os.PathLike) -> EPNet:
 
 def mixed(parts: Sequence[ExitStates]) -> ExitStates:
     """The states of all parts, in random order."""
-    joined = ExitStates.concatenate(parts)
-    return joined.take(np.random.default_rng(0).permutation(len(joined)))
+    states = joined(parts)
+    return states.take(np.random.default_rng(0).permutation(len(states)))
 
 
 def trained_controllers(

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 
-from epnet_tf import objective
+from epnet_tf import data, objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Config:
     """All that an experiment's results depend on.
 
     Attributes:
-        dataset: A name, or a .npz file (see `epnet_tf.data.load_dataset`).
+        dataset: A name, or a user's own files (see `epnet_tf.data.load_dataset`).
         schedule: How to train.
         betas: Cost sensitivities, percentage points per MAC; one set of controllers
             for each.
@@ -63,6 +64,9 @@ class Config:
             saved is in float32 all the same.
         beta_range: If given, lowest and highest cost sensitivity of one more set of
             controllers, for every β between; the `betas` are within.
+        image_size: Height and width that pictures in files are brought to.
+        crop: Whether these are cropped to its proportions, or stretched.
+        on_bad_image: Of pictures that cannot be read: `fail` or `skip`.
     """
 
     dataset: str
@@ -72,6 +76,9 @@ class Config:
     controller_seeds: int = 1
     precision: str = "float32"
     beta_range: tuple[float, float] | None = None
+    image_size: tuple[int, int] = data.DEFAULT_SHAPE[:2]
+    crop: bool = False
+    on_bad_image: str = "fail"
 
     def __post_init__(self):
         for beta in self.betas:
@@ -90,11 +97,38 @@ class Config:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
+def completed(settings: Mapping) -> dict:
+    """Settings from a `config.json` of before there were some of the choices."""
+    fields = dataclasses.fields(Config)
+    defaults = {
+        f.name: f.default for f in fields if f.default is not dataclasses.MISSING
+    }
+    return {**json.loads(json.dumps(defaults)), **settings}
+
+
+def load_dataset(settings: Mapping, data_dir: str | None) -> data.Dataset:
+    """The data set of an experiment.
+
+    Args:
+        settings: As in `config.json`.
+        data_dir: Folder of the data sets' files (see `epnet_tf.data.load_dataset`).
+    """
+    settings = completed(settings)
+    return data.load_dataset(
+        settings["dataset"],
+        data_dir,
+        settings["seed"],
+        (*settings["image_size"], data.DEFAULT_SHAPE[2]),
+        settings["crop"],
+        settings["on_bad_image"],
+    )
+
+
 def schedule_for(dataset: str, **changes) -> Schedule:
     """The default schedule of a data set, with changes.
 
     Args:
-        dataset: A name, or a .npz file.
+        dataset: A name, or a user's own files.
         **changes: Fields of `Schedule`; None leaves the default.
     """
     known = {k: v for k, v in changes.items() if v is not None}

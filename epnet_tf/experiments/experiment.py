@@ -14,11 +14,17 @@ from epnet_tf.cluster import Team
 from epnet_tf.evaluation import curve, figures
 from epnet_tf.experiments import stage_two, state_shards
 from epnet_tf.experiments.checkpoint import Checkpoint
-from epnet_tf.experiments.config import Config, Schedule, schedule_for
+from epnet_tf.experiments.config import (
+    Config,
+    Schedule,
+    completed,
+    load_dataset,
+    schedule_for,
+)
 from epnet_tf.experiments.stage_two import model_file, range_file
 from epnet_tf.files import write_whole
 from epnet_tf.model import BACKBONES, EPNet
-from epnet_tf.model.states import ExitStates, compute_states
+from epnet_tf.model.states import ExitStates, StoredStates, compute_states
 from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 from epnet_tf.training.distributed import fit_distributed, is_chief
 
@@ -80,14 +86,14 @@ def run(
     _agree(team, "whether --workdir has the results", done)
     if done:
         return json.loads(metrics_file.read_text())
-    dataset = data.load_dataset(config.dataset, data_dir, config.seed)
+    dataset = load_dataset(config.as_json(), data_dir)
     if begun != config.as_json():
         _check(workdir, config, dataset, strategy)
         if is_chief(strategy):
             _begin(workdir, config)
     model = trained_classifiers(config, dataset, workdir, verbose, strategy, team)
     states = _exit_states(model, dataset, workdir, verbose, strategy, team)
-    if is_chief(strategy):
+    if states is not None:
         metrics = {"settings": config.as_json()}
         metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)
         _draw(config, metrics, dataset, states[-1], workdir)
@@ -188,33 +194,46 @@ def _exit_states(
     verbose,
     strategy: tf.distribute.Strategy,
     team: Team | None,
-) -> list[ExitStates]:
+) -> tuple[ExitStates | StoredStates, ExitStates, ExitStates] | None:
     """States of training, validation and test images; several workers share the work.
 
-    Workers but the chief get none: what is left is the chief's.
+    Streamed training images may be many: their states are on disk. Workers but the
+    chief get none: what is left is the chief's.
     """
-    splits = {
-        "train": dataset.unseen(),
-        "validation": dataset.validation,
-        "test": dataset.test,
-    }
+    unseen, validation, test = dataset.unseen(), dataset.validation, dataset.test
+    folder = workdir / _STATES
+
+    def computed(split: data.Split) -> ExitStates:
+        return compute_states(model, split.images, split.labels, verbose=verbose)
+
     if team is None:
-        return [
-            compute_states(model, split.images, split.labels, verbose=verbose)
-            for split in splits.values()
-        ]
+        train: ExitStates | StoredStates
+        if isinstance(unseen.images, data.StreamedImages):
+            train = compute_states(
+                model,
+                unseen.images,
+                unseen.labels,
+                verbose=verbose,
+                directory=folder / "train",
+            )
+        else:
+            train = computed(unseen)
+        return train, computed(validation), computed(test)
     recipe = state_shards.recipe(workdir / "classifiers.keras")
     worker, workers = team.cluster.index, len(team.cluster.workers)
+    splits = {"train": unseen, "validation": validation, "test": test}
     for name, split in splits.items():
-        folder = workdir / _STATES / name
-        state_shards.write(folder, recipe, model, split, worker, workers, verbose)
+        state_shards.write(
+            folder / name, recipe, model, split, worker, workers, verbose
+        )
     _agree(team, "that exit states are written", True)
     if not is_chief(strategy):
-        return []
-    return [
-        state_shards.read(workdir / _STATES / name, recipe, len(split))
+        return None
+    train, *held_out = (
+        state_shards.read(folder / name, recipe, len(split))
         for name, split in splits.items()
-    ]
+    )
+    return train, held_out[0], held_out[1]
 
 
 def _agree(team: Team | None, what: str, value) -> None:
@@ -241,10 +260,8 @@ def build_model(backbone: str, dataset: data.Dataset, **kwargs) -> EPNet:
     """
     if backbone not in BACKBONES:
         return EPNet(_load_backbone(backbone, dataset), dataset.num_classes, **kwargs)
-    images = dataset.train.images.astype("float32")
-    preprocessing = keras.layers.Normalization(
-        mean=images.mean(axis=(0, 1, 2)), variance=images.var(axis=(0, 1, 2))
-    )
+    mean, variance = data.pixel_moments(dataset.train)
+    preprocessing = keras.layers.Normalization(mean=mean, variance=variance)
     return EPNet(
         BACKBONES[backbone](dataset.image_shape),
         dataset.num_classes,
@@ -277,7 +294,7 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
     file, new = workdir / "config.json", config.as_json()
     if not file.exists():
         return None
-    begun = json.loads(file.read_text())
+    begun = completed(json.loads(file.read_text()))
     # Folders begun before there was a choice say nothing of it.
     fields = dataclasses.fields(Schedule)
     defaults = {

@@ -162,7 +162,7 @@ def speed(case: Case, steps: int = 50, batch_size: int = 64) -> dict:
     trainer.compile(keras.optimizers.AdamW(3e-3, weight_decay=1e-2))
     train, count = case.dataset.train, steps // 2 * batch_size
     trainer.fit(
-        train.images[:count],
+        np.asarray(train.images[:count]),
         train.labels[:count],
         batch_size,
         epochs=2,

@@ -8,7 +8,7 @@ from epnet_tf.evaluation import curve, reports
 from epnet_tf.experiments.config import Config
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet
-from epnet_tf.model.states import ExitStates
+from epnet_tf.model.states import ExitStates, StoredStates
 from epnet_tf.training.sweep import train_controllers
 
 # For each β, a score for each seed.
@@ -22,7 +22,7 @@ def run(
     config: Config,
     model: EPNet,
     dataset: str,
-    states: Sequence[ExitStates],
+    states: tuple[ExitStates | StoredStates, ExitStates, ExitStates],
     workdir: pathlib.Path,
     verbose="auto",
 ) -> dict:
@@ -61,7 +61,7 @@ def run(
 def dedicated(
     config: Config,
     model: EPNet,
-    train: ExitStates,
+    train: ExitStates | StoredStates,
     test: ExitStates,
     workdir: pathlib.Path,
     verbose="auto",
@@ -100,7 +100,7 @@ def dedicated(
 def for_range(
     config: Config,
     model: EPNet,
-    train: ExitStates,
+    train: ExitStates | StoredStates,
     test: ExitStates,
     betas: Sequence[float],
     workdir: pathlib.Path,

@@ -9,6 +9,7 @@ import numpy as np
 from epnet_tf.data import Split
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, ExitStates, compute_states
+from epnet_tf.model.states import joined
 
 # Images in a shard: what is lost when a worker is killed is one of these.
 _SHARD = 4096
@@ -88,7 +89,7 @@ def read(folder: pathlib.Path, recipe: str, count: int) -> ExitStates:
             names = sorted(name for name in kept.files if name.startswith("pooled_"))
             pooled = tuple(kept[name] for name in names)
             parts.append(ExitStates(pooled, kept["logits"], kept["labels"]))
-    return ExitStates.concatenate(parts)
+    return joined(parts)
 
 
 def _file(folder: str | os.PathLike, start: int) -> pathlib.Path:

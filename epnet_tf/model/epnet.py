@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from epnet_tf import objective
+from epnet_tf.data import streams
 from epnet_tf.data.pixels import warn_of_range
 from epnet_tf.model import classifiers, copying, graph, main_branch
 from epnet_tf.model.classifiers import BranchClassifier, PaperClassifier
@@ -193,8 +195,9 @@ class EPNet(keras.Model):
         `SegmentRunner` is what saves time.
 
         Args:
-            images: [n, h, w, c], raw values 0 to 255.
-            batch_size: Images computed at a time.
+            images: [n, h, w, c], raw values 0 to 255; `StreamedImages`; or a
+                `tf.data.Dataset` of images, or of images and labels.
+            batch_size: Images computed at a time; a data set's own batches stay.
             beta: Cost sensitivity, percentage points per MAC; only with `beta_range`.
 
         Returns:
@@ -204,15 +207,18 @@ class EPNet(keras.Model):
             ValueError: If the images have another shape than the model's input, or β
                 is missing, superfluous or out of range.
         """
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+        images = streams.in_batches(images, batch_size)
+        streamed = isinstance(images, tf.data.Dataset)
+        images = images if streamed else np.asarray(images)
+        shape = images.element_spec.shape if streamed else images.shape
+        if not tf.TensorShape([None, *self.image_shape]).is_compatible_with(shape):
             raise ValueError(
                 f"Expected images of shape [n, {', '.join(map(str, self.image_shape))}]"
-                f". Received: shape {list(images.shape)}."
+                f". Received: shape {list(shape)}."
             )
         inputs = self.with_beta(images, beta)
-        if len(images):
-            warn_of_range(images)
+        if streamed or len(images):
+            warn_of_range(next(iter(images)) if streamed else images)
             outputs = self.predict(inputs, batch_size=batch_size, verbose=0)
         else:  # Keras predicts nothing without a batch.
             outputs = {
@@ -236,18 +242,24 @@ class EPNet(keras.Model):
         """The model's input for images at one β.
 
         Args:
-            images: [n, h, w, c].
+            images: [n, h, w, c]; or `StreamedImages`, or a `tf.data.Dataset` of images.
             beta: Cost sensitivity, or None for a model without `beta_range`.
 
         Returns:
-            The images, or the dict `image`, `beta` for a model with `beta_range`.
+            The images, or the dict `image`, `beta` for a model with `beta_range`;
+            streamed images as a `tf.data.Dataset` of batches of that.
 
         Raises:
             ValueError: If β is missing, superfluous or out of range.
         """
         check_beta(beta, self.beta_range, self.beta)
+        images = streams.in_batches(images)
         if beta is None:
             return images
+        if isinstance(images, tf.data.Dataset):
+            return images.map(
+                lambda x: {"image": x, "beta": tf.fill([tf.shape(x)[0], 1], beta)}
+            )
         return {"image": images, "beta": np.full([len(images), 1], beta, "float32")}
 
     def copy(self) -> "EPNet":

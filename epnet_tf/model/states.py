@@ -1,16 +1,21 @@
 """Exit states: all that the controllers see of an image, computed once."""
 
-import dataclasses
-import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator
+from typing import overload
 
 import keras
 import numpy as np
-from keras import ops
+import tensorflow as tf
 
+from epnet_tf.data import streams
 from epnet_tf.data.labels import check_labels
 from epnet_tf.data.pixels import warn_of_range
-from epnet_tf.model import graph
+from epnet_tf.model import graph, stored_states
+from epnet_tf.model.exit_states import ExitStates, joined
+from epnet_tf.model.stored_states import StoredStates
+
+__all__ = ["ExitStates", "StoredStates", "compute_states", "joined", "state_model"]
 
 
 def state_model(model: keras.Model) -> keras.Model:
@@ -31,100 +36,144 @@ def state_model(model: keras.Model) -> keras.Model:
     return keras.Model(image, outputs, name="states")
 
 
-@dataclasses.dataclass(frozen=True)
-class ExitStates:
-    """States (m_i, y_i) of images at every exit, with their labels (NumPy).
+@overload
+def compute_states(
+    model: keras.Model, images, labels=..., batch_size: int = ..., verbose=...
+) -> ExitStates: ...
 
-    Attributes:
-        pooled: m_i of the exits that have a controller: N − 1 arrays float32
-            [n, channels_i].
-        logits: y_i: float32 [n, N, classes].
-        labels: int [n].
-    """
 
-    pooled: tuple[np.ndarray, ...]
-    logits: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self):
-        return len(self.labels)
-
-    @functools.cached_property
-    def predictions(self) -> np.ndarray:
-        """The class that each exit names: int [n, N]."""
-        return self.logits.argmax(axis=-1)
-
-    @functools.cached_property
-    def correct(self) -> np.ndarray:
-        """Whether each exit names the right class: bool [n, N]."""
-        return self.predictions == self.labels[:, None]
-
-    @functools.cached_property
-    def probabilities(self) -> np.ndarray:
-        """Softmax of the logits: float32 [n, N, classes]."""
-        return np.asarray(ops.softmax(self.logits))
-
-    @property
-    def inputs(self) -> dict[str, np.ndarray]:
-        """The states as `ControllerTrainer` takes them in place of images."""
-        exits = enumerate(self.logits.swapaxes(0, 1), 1)
-        logits = {f"logits_{i:02d}": y for i, y in exits}
-        return logits | {f"pooled_{i:02d}": m for i, m in enumerate(self.pooled, 1)}
-
-    @classmethod
-    def concatenate(cls, parts: Sequence["ExitStates"]) -> "ExitStates":
-        """The states of all parts, one after the other.
-
-        Args:
-            parts: States of the same network.
-        """
-        return cls(
-            tuple(
-                np.concatenate(pooled)
-                for pooled in zip(*(part.pooled for part in parts), strict=True)
-            ),
-            np.concatenate([part.logits for part in parts]),
-            np.concatenate([part.labels for part in parts]),
-        )
-
-    def take(self, indices) -> "ExitStates":
-        """The states of some of the images.
-
-        Args:
-            indices: Index array, slice or mask over the images.
-
-        Returns:
-            Their `ExitStates`.
-        """
-        return ExitStates(
-            tuple(m[indices] for m in self.pooled),
-            self.logits[indices],
-            self.labels[indices],
-        )
+@overload
+def compute_states(
+    model: keras.Model,
+    images,
+    labels=...,
+    batch_size: int = ...,
+    verbose=...,
+    *,
+    directory: str | os.PathLike,
+    memory: int = ...,
+) -> StoredStates: ...
 
 
 def compute_states(
-    model: keras.Model, images, labels, batch_size: int = 256, verbose="auto"
-) -> ExitStates:
+    model: keras.Model,
+    images,
+    labels=None,
+    batch_size: int = 256,
+    verbose="auto",
+    *,
+    directory: str | os.PathLike | None = None,
+    memory: int = 1 << 30,
+) -> ExitStates | StoredStates:
     """Runs main branch and classifiers once over images.
 
     Args:
         model: An `EPNet`.
-        images: [n, h, w, c], raw values 0 to 255.
-        labels: Whole numbers [n] or [n, 1], or one-hot [n, classes].
-        batch_size: Images computed at a time.
+        images: [n, h, w, c], raw values 0 to 255; or a `tf.data.Dataset` of images with
+            labels, one by one or in batches, which is gone through once, so that it
+            may be shuffled.
+        labels: Whole numbers [n] or [n, 1], or one-hot [n, classes]; None with a data
+            set, which has them.
+        batch_size: Images computed at a time; a data set's own batches stay.
         verbose: As in `keras.Model.predict`.
+        directory: A folder to store the states in, shard by shard, instead of keeping
+            them in memory. Stopped and called again, it goes on with the images whose
+            states are missing; a data set must then come in the same order.
+        memory: As of `StoredStates`.
 
     Returns:
-        The `ExitStates`.
+        The `ExitStates`; with a directory its `StoredStates`.
 
     Raises:
-        ValueError: If labels are not so, or not as many as images.
+        ValueError: If labels are not so, or not as many as images, or a data set has
+            none, no end, or comes with labels beside it; or the directory holds
+            something else, or states of other images.
     """
-    labels = check_labels(labels, model.num_classes, count=len(images))
-    warn_of_range(images)
-    outputs = state_model(model).predict(images, batch_size, verbose=verbose)
-    exits = range(1, model.num_exits + 1)
+    predictor = state_model(model)
+    if isinstance(images, tf.data.Dataset):
+        if labels is not None:
+            raise ValueError(
+                "Expected a data set's own labels alone, which stay beside their "
+                "images when it is shuffled. Received: labels as well."
+            )
+        batches = streams.labelled_batches(images, batch_size)
+    else:
+        labels = check_labels(labels, model.num_classes, count=len(images))
+        if directory is None and not isinstance(images, streams.StreamedImages):
+            warn_of_range(images)
+            outputs = predictor.predict(images, batch_size, verbose=verbose)
+            return _states(outputs, labels)
+        batches = streams.batches(streams.streamed(images), labels, batch_size)
+    done = np.empty(0, np.int32)
+    if directory is not None:
+        done = stored_states.begin(directory, predictor)
+    checked = _without(_checked(batches, model.num_classes), done, directory)
+    parts = _of_batches(predictor, checked, batches, verbose)
+    if directory is not None:
+        stored_states.store(directory, parts)
+        return StoredStates(directory, memory)
+    return joined(list(parts))
+
+
+def _checked(
+    batches: tf.data.Dataset, num_classes: int
+) -> Iterator[tuple[tf.Tensor, np.ndarray]]:
+    """Batches with their labels as numbers.
+
+    Raises:
+        ValueError: If labels are not as they should be, or there are no images.
+    """
+    i = -1
+    for i, (images, labels) in enumerate(batches):
+        if i == 0:
+            warn_of_range(images)
+        yield images, check_labels(labels, num_classes, count=len(images))
+    if i < 0:
+        raise ValueError("Expected a data set of at least one image. Received: none.")
+
+
+def _without(
+    batches: Iterator[tuple[tf.Tensor, np.ndarray]],
+    done: np.ndarray,
+    directory: str | os.PathLike | None,
+) -> Iterator[tuple[tf.Tensor, np.ndarray]]:
+    """The batches that follow those whose states are there.
+
+    Raises:
+        ValueError: If the labels of those are others.
+    """
+    seen = 0
+    for images, labels in batches:
+        known = done[seen : seen + len(labels)]
+        if not np.array_equal(known, labels[: len(known)]):
+            raise ValueError(
+                "Expected images in the order in which their states were stored. "
+                f"Received: other labels than those in {directory}."
+            )
+        seen += len(labels)
+        if len(known) < len(labels):
+            yield images[len(known) :], labels[len(known) :]
+    if seen < len(done):
+        raise ValueError(
+            f"Expected the {len(done)} images whose states are in {directory}. "
+            f"Received: {seen}."
+        )
+
+
+def _of_batches(
+    predictor: keras.Model, checked: Iterator, batches: tf.data.Dataset, verbose
+) -> Iterator[ExitStates]:
+    """The states of each batch of images with labels."""
+    count = int(batches.cardinality())
+    bar = keras.utils.Progbar(count if count > 0 else None, verbose=bool(verbose))
+    for i, (images, labels) in enumerate(checked, 1):
+        yield _states(predictor.predict_on_batch(images), labels)
+        bar.update(i)
+
+
+def _states(outputs: dict, labels: np.ndarray) -> ExitStates:
+    count = sum(name.startswith("logits_") for name in outputs)
+    exits = range(1, count + 1)
     return ExitStates(
         tuple(outputs[f"pooled_{i:02d}"].astype("float32") for i in exits[:-1]),
         np.stack([outputs[f"logits_{i:02d}"] for i in exits], axis=1),

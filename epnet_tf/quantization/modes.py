@@ -25,6 +25,7 @@ from ai_edge_litert import schema_py_generated as schema
 from litert_quantizer.qtyping import TFLOperationName as Operation
 from litert_quantizer.recipe_manager import RecipeManager
 
+from epnet_tf.data.streams import Images
 from epnet_tf.quantization import clipping, recipes
 from epnet_tf.quantization.recipes import Calibration
 from epnet_tf.tflite import flatbuffer
@@ -45,7 +46,12 @@ def quantize(graph: Graph, mode: str, calibration: Calibration) -> Graph:
     return MODES[mode](graph, calibration)
 
 
-def calibration_sample(images: np.ndarray, seed: int = 0) -> np.ndarray:
+# With 1,000, or equal shares of classes and difficulties, int8 was no nearer to float32
+# (benchmarks/calibration.py).
+CALIBRATION_IMAGES = 200
+
+
+def calibration_sample(images: Images, seed: int = 0) -> Images:
     """Draws images to calibrate on, in random order.
 
     Args:
@@ -53,11 +59,10 @@ def calibration_sample(images: np.ndarray, seed: int = 0) -> np.ndarray:
         seed: Of the draw.
 
     Returns:
-        200 of them, or all if there are fewer. With 1,000, or equal shares of classes
-        and difficulties, int8 was no nearer to float32 (benchmarks/calibration.py).
+        `CALIBRATION_IMAGES` of them, or all if there are fewer.
     """
     order = np.random.default_rng(seed).permutation(len(images))
-    return images[order[:200]]
+    return images[order[:CALIBRATION_IMAGES]]
 
 
 def check_mode(mode: str, has_training_data: bool = True) -> None:

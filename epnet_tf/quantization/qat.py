@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from epnet_tf.data.streams import Images, StreamedImages, gather, parallel_calls
 from epnet_tf.model import graph
 from epnet_tf.model.states import state_model
 from epnet_tf.quantization.modes import calibration_sample
@@ -37,7 +38,7 @@ _TOLERANCE = 1e-5
 
 def fine_tune(
     model: EPNet,
-    images: np.ndarray,
+    images: Images,
     labels: np.ndarray,
     *,
     epochs: int = 1,
@@ -70,7 +71,7 @@ def fine_tune(
             fine-tuned in this way.
         ModuleNotFoundError: If tensorflow-model-optimization is not installed.
     """
-    images, labels = np.asarray(images), np.asarray(labels).reshape(-1)
+    labels = np.asarray(labels).reshape(-1)
     if not len(images) or len(images) != len(labels):
         raise ValueError(
             "Expected training images to fine-tune on, and a label for each. "
@@ -78,7 +79,7 @@ def fine_tune(
         )
     tfmot, tf_keras = _import()
     scaling, main_branch = _split(model)
-    sample = scaling.predict(calibration_sample(images, seed), verbose=0)
+    sample = scaling.predict(np.asarray(calibration_sample(images, seed)), verbose=0)
     rebuilt = _rebuild(main_branch, tf_keras)
     _check_equal(main_branch, rebuilt, sample[:32])
 
@@ -295,15 +296,19 @@ def _batches(scaling, images, labels, num_exits, batch_size, seed):
     """Shuffled batches of scaled images, with the labels for every exit."""
     import tensorflow as tf
 
-    def prepare(images, labels):
-        scaled = scaling(tf.cast(images, tf.float32), training=False)
-        return scaled, (labels,) * num_exits
+    calls = parallel_calls(images)
+    if not isinstance(images, StreamedImages):
+        images = tf.constant(images)
+
+    def prepare(index, labels):
+        pixels = tf.cast(gather(images, index), tf.float32)
+        return scaling(pixels, training=False), (labels,) * num_exits
 
     return (
-        tf.data.Dataset.from_tensor_slices((images, labels))
-        .shuffle(len(images), seed)
+        tf.data.Dataset.from_tensor_slices((np.arange(len(labels)), labels))
+        .shuffle(len(labels), seed)
         .batch(batch_size)
-        .map(prepare)
+        .map(prepare, num_parallel_calls=calls)
         .prefetch(2)
     )
 

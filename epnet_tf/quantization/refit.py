@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from epnet_tf.data.streams import Images
 from epnet_tf.model import EPNet
 from epnet_tf.model.graph import producer
 from epnet_tf.model.states import ExitStates
@@ -37,7 +38,7 @@ _SCALING = (schema.BuiltinOperator.MUL, schema.BuiltinOperator.ADD)
 
 
 def refit(
-    model: EPNet, whole: Graph, images: np.ndarray, labels: np.ndarray, seed: int = 0
+    model: EPNet, whole: Graph, images: Images, labels: np.ndarray, seed: int = 0
 ) -> EPNet:
     """Fits classifiers and controllers to a quantized model's features.
 
@@ -54,7 +55,7 @@ def refit(
     """
     # Before the copy is built, whose dropout draws its own seeds.
     keras.utils.set_random_seed(seed)
-    images, labels = np.asarray(images), np.asarray(labels).reshape(-1)
+    labels = np.asarray(labels).reshape(-1)
     states, statistics = _states_and_statistics(whole, images, labels)
     some = np.random.default_rng(seed).permutation(len(images))[:_CORRECTION_IMAGES]
     wanted = compute_float_states(model, images[some], labels[some], verbose=0)

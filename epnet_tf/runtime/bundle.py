@@ -79,6 +79,54 @@ class InputSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the image that the model was trained on.
+
+    The picture is turned as its EXIF orientation says; then cropped, then resized. What
+    a model computes of the values itself, such as a scaling, is within its segments.
+
+    Attributes:
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        resize: The method, `bilinear`.
+        antialias: Whether the method's support grows as the picture shrinks.
+        crop: `none`, the picture is stretched; or `center`, the largest window about
+            the centre that has the image's proportions is taken.
+        range: Lowest and highest value of a pixel.
+        channels: Their order: `RGB`, `RGBA`, or `L` for grayscale.
+    """
+
+    height: int
+    width: int
+    resize: str
+    antialias: bool
+    crop: str
+    range: tuple[int, ...]
+    channels: str
+
+
+# The order of as many channels.
+_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def preprocessing_for(shape: tuple[int, ...], crop: bool) -> Preprocessing | None:
+    """What `epnet_tf.runtime.images.read_image` does.
+
+    Args:
+        shape: Height, width and channels of the image.
+        crop: Whether pictures are cropped to the image's proportions.
+
+    Returns:
+        The `Preprocessing`; None for a model of other channels than pictures have.
+    """
+    height, width, channels = shape
+    if channels not in _CHANNELS:
+        return None
+    how, order = "center" if crop else "none", _CHANNELS[channels]
+    return Preprocessing(height, width, "bilinear", True, how, (0, 255), order)
+
+
+@dataclasses.dataclass(frozen=True)
 class Policy:
     """When to stop: where an exit's stop logit exceeds `threshold`.
 
@@ -169,6 +217,8 @@ class Manifest:
         segments: In the order in which they run; none if there is only `model`.
         metrics: Measured while converting; None if there was nothing to measure on.
         model: The same model in one file, if it is there.
+        preprocessing: How pictures become images; None in bundles of before, whose
+            pictures are stretched.
     """
 
     format: str
@@ -182,11 +232,17 @@ class Manifest:
     segments: tuple[SegmentEntry, ...]
     metrics: Metrics | None
     model: ModelEntry | None = None
+    preprocessing: Preprocessing | None = None
 
     @property
     def exits(self) -> Sequence[SegmentEntry | ExitEntry]:
         """The exits, in order, each with its `layer` and `cumulative_macs`."""
         return self.segments or (self.model.exits if self.model else ())
+
+    @property
+    def crops(self) -> bool:
+        """Whether pictures are cropped to the image's proportions, or stretched."""
+        return self.preprocessing is not None and self.preprocessing.crop == "center"
 
     @property
     def cumulative_macs(self) -> np.ndarray:
@@ -345,5 +401,10 @@ def _check(manifest: Manifest, path: str | os.PathLike) -> None:
         problem = f"its input is {manifest.input.dtype}, not float32 or uint8"
     elif len(manifest.input.shape) != 4:
         problem = f"its input has shape {list(manifest.input.shape)}"
+    elif manifest.preprocessing not in (
+        None,
+        preprocessing_for(manifest.input.shape[1:], manifest.crops),
+    ):
+        problem = f"its pictures are to be read as {manifest.preprocessing}"
     if problem:
         raise ValueError(f"{path} cannot be used: {problem}.")

@@ -1,6 +1,8 @@
 """Image files, as a model wants them: the one reader of the project."""
 
+import contextlib
 import os
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -11,7 +13,9 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _SIXTEEN_BITS = ("PNG", "PPM")
 
 
-def read_image(path: str | os.PathLike, shape: tuple[int, ...]) -> np.ndarray:
+def read_image(
+    path: str | os.PathLike | BinaryIO, shape: tuple[int, ...], crop: bool = False
+) -> np.ndarray:
     """Reads an image file as a model wants it.
 
     The picture is what viewers show: turned as its EXIF orientation says, of an
@@ -20,12 +24,15 @@ def read_image(path: str | os.PathLike, shape: tuple[int, ...]) -> np.ndarray:
     grayscale by the luma of ITU-R 601-2, and grayscale three equal channels.
 
     Args:
-        path: A file that Pillow can read.
+        path: A file that Pillow can read; or one that is open, with its `name`.
         shape: Height, width, and 1 (grayscale), 3 (RGB) or 4 (RGBA) channels.
+        crop: Whether an image of other proportions is first cropped to the largest
+            window about its centre that has the model's, as Keras's loaders do with
+            `crop_to_aspect_ratio`; otherwise it is stretched.
 
     Returns:
-        uint8 of that shape; an image of another size is stretched to it, bilinearly
-        and with antialiasing.
+        uint8 of that shape; an image of another size is brought to it bilinearly, with
+        antialiasing.
 
     Raises:
         ValueError: If it is no image, is truncated or broken, holds more pixels than
@@ -37,23 +44,54 @@ def read_image(path: str | os.PathLike, shape: tuple[int, ...]) -> np.ndarray:
     if channels not in _MODES:
         raise ValueError(
             "Expected a model that takes pictures of 1, 3 or 4 channels. "
-            f"Received: {channels} channels, and the file {path}."
+            f"Received: {channels} channels, and the file {_name(path)}."
         )
     image = _as_shown(path)
     if channels < 4 and image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     image = image.convert(_MODES[channels])
+    if crop:
+        image = image.crop(_centre(image.size, width, height))
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(shape)
 
 
-def _as_shown(path: str | os.PathLike) -> Image.Image:
+def _centre(
+    size: tuple[int, int], width: int, height: int
+) -> tuple[int, int, int, int]:
+    """The largest window about the centre with the proportions of width and height.
+
+    Rounded as by `keras.preprocessing.image.smart_resize`.
+
+    Returns:
+        Its left, upper, right and lower edges.
+    """
+    full_width, full_height = size
+    crop_width = max(1, min(full_width, int(full_height * width / height)))
+    crop_height = max(1, min(full_height, int(full_width * height / width)))
+    left, top = (full_width - crop_width) // 2, (full_height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height
+
+
+def _name(path: str | os.PathLike | BinaryIO) -> str:
+    return getattr(path, "name", None) or str(path)
+
+
+def _opened(
+    path: str | os.PathLike | BinaryIO,
+) -> contextlib.AbstractContextManager[BinaryIO]:
+    if isinstance(path, (str, os.PathLike)):
+        return open(path, "rb")
+    return contextlib.nullcontext(path)
+
+
+def _as_shown(path: str | os.PathLike | BinaryIO) -> Image.Image:
     """The file's first frame, the right way up, in eight bits."""
     # Given the path, Pillow 13 would map plain TIFFs, and mistake height for width in
     # those that are to be turned.
-    with open(path, "rb") as stream:
+    with _opened(path) as stream:
         try:
             with Image.open(stream) as file:
                 return _eight_bits(ImageOps.exif_transpose(file), file.format)
@@ -62,7 +100,7 @@ def _as_shown(path: str | os.PathLike) -> Image.Image:
         # What decoders raise for broken files has no common class.
         except Exception as error:
             reason = str(error).rstrip(".") or type(error).__name__
-    raise ValueError(f"Expected an image file. Received: {path}; {reason}.")
+    raise ValueError(f"Expected an image file. Received: {_name(path)}; {reason}.")
 
 
 def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:

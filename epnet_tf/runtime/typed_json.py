@@ -28,7 +28,7 @@ def decode(kind, value, where: str):
     Keys that the dataclass does not know are passed over.
 
     Args:
-        kind: A dataclass, a tuple type, an optional type, or str, int or float.
+        kind: A dataclass, a tuple type, an optional type, or str, int, float or bool.
         value: From JSON.
         where: What the value is called in messages.
 
@@ -47,7 +47,7 @@ def decode(kind, value, where: str):
     # In Python, True is an int.
     if kind is float and type(value) in (int, float):
         return float(value)
-    if kind in (int, str) and type(value) is kind:
+    if kind in (int, str, bool) and type(value) is kind:
         return value
     raise ValueError(f"{where} is not as expected. Received: {value!r:.80}")
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from epnet_tf.data.labels import check_labels
 from epnet_tf.data.pixels import warn_of_range
+from epnet_tf.data.streams import StreamedImages
 
 
 class DataCheck:
@@ -60,7 +61,8 @@ class DataCheck:
             return (self._batch(what, i, batch) for i, batch in enumerate(data))
         if labels is not None or isinstance(data, dict) or hasattr(data, "shape"):
             self._labels(labels, what)
-            _pixels(data, what)
+            # Of streamed images the first: to look at all would be to read them.
+            _pixels(data[:1] if isinstance(data, StreamedImages) else data, what)
         return data
 
     def _batch(self, what: str, index: int, batch):

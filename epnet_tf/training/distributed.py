@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from epnet_tf.data.pipeline import replicas_of
+from epnet_tf.data.streams import Images, StreamedImages, gather, parallel_calls
 from epnet_tf.training.trainer import ExitTrainer
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
@@ -53,7 +54,7 @@ def fit_distributed(
     steps_per_epoch: int | None = None,
     epochs: int = 1,
     initial_epoch: int = 0,
-    validation_data: tuple[np.ndarray, np.ndarray] | None = None,
+    validation_data: tuple[Images, np.ndarray] | None = None,
     validation_batch_size: int = 256,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose="auto",
@@ -95,7 +96,7 @@ def fit_distributed(
         epochs: The epoch to end before, counted from 0.
         initial_epoch: The epoch to begin with; endless datasets begin there.
         validation_data: Images (or states) and labels, at least one for each replica,
-            in arrays that all workers have; each evaluates its share.
+            which all workers have; each evaluates its share.
         validation_batch_size: Images that one replica evaluates at a time.
         callbacks: As in `keras.Model.fit`, on every worker: those that write should be
             given to the chief alone (`is_chief`), but for those that save metrics'
@@ -206,12 +207,18 @@ class _Loop:
             starts, stops = np.transpose(own)
 
             with tf.device("CPU:0"):
-                whole = keras.tree.map_structure(tf.convert_to_tensor, (x, y))
+                whole = keras.tree.map_structure(
+                    lambda a: a if isinstance(a, StreamedImages) else tf.constant(a),
+                    (x, y),
+                )
 
             def batch(start, stop):
-                return keras.tree.map_structure(lambda a: a[start:stop], whole)
+                index = tf.range(start, stop)
+                return keras.tree.map_structure(lambda a: gather(a, index), whole)
 
-            return tf.data.Dataset.from_tensor_slices((starts, stops)).map(batch)
+            return tf.data.Dataset.from_tensor_slices((starts, stops)).map(
+                batch, num_parallel_calls=parallel_calls(x)
+            )
 
         return self.strategy.distribute_datasets_from_function(batches), steps
 

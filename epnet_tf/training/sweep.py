@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from epnet_tf import objective
-from epnet_tf.model.states import ExitStates
+from epnet_tf.model.states import ExitStates, StoredStates
 from epnet_tf.training.controllers import check_betas, draw_betas
 from epnet_tf.training.exploration import Exploration
 from epnet_tf.training.stage import Stage
@@ -131,7 +131,7 @@ class ControllerSweep(Stage):
 
 def train_controllers(
     model: keras.Model,
-    states: ExitStates,
+    states: ExitStates | StoredStates,
     betas: Sequence[float] | None = None,
     seed: int = 0,
     epochs: int = 8,
@@ -146,7 +146,7 @@ def train_controllers(
 
     Args:
         model: The `EPNet` that the states come from.
-        states: States of training images.
+        states: States of training images; stored ones are read shard by shard.
         betas: Cost sensitivities, percentage points per MAC; None for a model with
             `beta_range`, whose one set of controllers is trained for the range.
         seed: Seed of initial weights, order, dropout and the β drawn.
@@ -166,10 +166,17 @@ def train_controllers(
     steps = epochs * -(-len(states) // batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     sweep.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-2))
+    if isinstance(states, StoredStates):
+        data = {
+            "x": states.batches(batch_size, seed),
+            "steps_per_epoch": steps // epochs,
+            "shuffle": False,
+        }
+    else:
+        correct = states.correct.astype("float32")
+        data = {"x": states.inputs, "y": correct, "batch_size": batch_size}
     sweep.fit(
-        states.inputs,
-        states.correct.astype("float32"),
-        batch_size=batch_size,
+        **data,
         epochs=epochs,
         callbacks=[Exploration(temperature), *callbacks],
         verbose=verbose,

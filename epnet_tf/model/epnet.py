@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ from epnet_tf.model import copying, graph, main_branch
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import Controller, branch_classifier
+from epnet_tf.model.pretrained import as_layer
 from epnet_tf.model.states import state_model
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_named
 
@@ -28,14 +29,18 @@ class _Parts:
     Attributes:
         start: Where its main branch begins: the images, preprocessed.
         output: Where the backbone ends, its classifier included.
+        features: What the exits read of it, the last one's included.
         input_shape: Height, width and channels of the backbone's images.
         name: The backbone's name.
+        ends_in_classifier: Whether the last exit's classifier is the backbone's own.
     """
 
     start: keras.KerasTensor
     output: keras.KerasTensor
+    features: tuple[keras.KerasTensor, ...]
     input_shape: tuple[int, int, int]
     name: str
+    ends_in_classifier: bool
     controller: Controller
     preprocessing: keras.layers.Layer | None
     layer_macs: dict[str, int] | None
@@ -84,12 +89,15 @@ class EPNet(keras.Model):
             for about that many, spread evenly over the MACs, or a list of layer names.
         controller: How controllers are built: `Controller` or `PaperController`.
         preprocessing: A layer applied to the raw images (0 to 255) before the
-            backbone; None gives it the raw values.
+            backbone, or `preprocess_input` of a network of `keras.applications`; None
+            gives it the raw values.
         beta: Cost sensitivity that the controllers were trained for, in percentage
             points per MAC; set by `ControllerTrainer`.
         beta_range: If given, (low, high): controllers take β as a second input, the
             model's inputs are the dict `image` and `beta` [b, 1].
         layer_macs: MACs of layers with weights that cannot be counted, by layer name.
+        frozen: Whether the main branch, and the classifier that the backbone ends in,
+            are to stay as they are, bit for bit, whatever is trained: see `frozen`.
 
     Raises:
         ValueError: If backbone, exits or costs are not as said above.
@@ -101,16 +109,18 @@ class EPNet(keras.Model):
         num_classes: int,
         exits: int | Sequence[str] | None = None,
         controller: Controller | None = None,
-        preprocessing: keras.layers.Layer | None = None,
+        preprocessing: keras.layers.Layer | Callable | None = None,
         beta: float | None = None,
         beta_range: tuple[float, float] | None = None,
         layer_macs: Mapping[str, int] | None = None,
+        frozen: bool = False,
         name: str = "epnet",
         **kwargs,
     ):
         controller = controller or Controller()
         main_branch.check_backbone(backbone)
         _check(num_classes, beta, beta_range)
+        preprocessing = as_layer(preprocessing)
         image = x = keras.Input(backbone.input_shape[1:], name="image")
         taken = _own_names(backbone, exits, beta_range)
         if preprocessing is not None:
@@ -163,16 +173,21 @@ class EPNet(keras.Model):
         self._parts = _Parts(
             start=x,
             output=output,
+            features=tuple(place.features for place in places),
             input_shape=backbone.input_shape[1:],
             name=backbone.name,
+            ends_in_classifier=classifier is not None,
             controller=controller,
             preprocessing=preprocessing,
             layer_macs=dict(layer_macs) if layer_macs else None,
         )
         if classifier is not None:
-            self.get_layer(f"logits_{self.num_exits:02d}").set_weights(
-                [classifier.kernel, classifier.bias]
-            )
+            own = self.get_layer(f"logits_{self.num_exits:02d}")
+            own.set_weights([classifier.kernel, classifier.bias])
+            own.trainable = own.trainable and classifier.trainable
+        self._frozen = False
+        if frozen:
+            self.frozen = True
 
     def classify(self, images, batch_size: int = 256, beta=None) -> Prediction:
         """Classifies images with early exit: each answers where its controller stops.
@@ -219,6 +234,50 @@ class EPNet(keras.Model):
     def preprocessing(self) -> keras.layers.Layer | None:
         """What raw images go through before the backbone."""
         return self._parts.preprocessing
+
+    @property
+    def frozen(self) -> bool:
+        """Whether only heads are trained.
+
+        Then no stage changes the main branch or the classifier that the backbone ended
+        in, batch statistics included, with whatever optimizer: they run as in
+        inference, and their layers, which are the backbone's own, are not trainable.
+        Set it to False, before a trainer is made, to train them on.
+        """
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, frozen: bool):
+        self._frozen = bool(frozen)
+        self._set_main_branch_trainable(not frozen)
+
+    @property
+    def trainable(self) -> bool:
+        """As Keras's; what is `frozen` stays so."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, trainable: bool):
+        keras.Model.trainable.fset(self, trainable)
+        if getattr(self, "_frozen", False):
+            self._set_main_branch_trainable(False)
+
+    def _set_main_branch_trainable(self, trainable: bool) -> None:
+        parts = self._parts
+        found = [
+            node.operation
+            for node in graph.ancestors([*parts.features, parts.output])
+            if isinstance(node.operation, keras.layers.Layer)
+        ]
+        if parts.ends_in_classifier:
+            found.append(self.get_layer(f"logits_{self.num_exits:02d}"))
+        for layer in found:
+            layer.trainable = trainable
+
+    @property
+    def exit_features(self) -> tuple[keras.KerasTensor, ...]:
+        """What each exit reads of the main branch: N symbolic tensors."""
+        return self._parts.features
 
     def with_beta(self, images, beta: float | None):
         """The model's input for images at one β.
@@ -282,6 +341,7 @@ class EPNet(keras.Model):
             preprocessing=copying.clone(parts.preprocessing),
             beta_range=beta_range,
             layer_macs=parts.layer_macs,
+            frozen=self.frozen,
             name=self.name,
             trainable=self.trainable,
         )
@@ -347,6 +407,7 @@ class EPNet(keras.Model):
             "beta": self.beta,
             "beta_range": self.beta_range,
             "layer_macs": parts.layer_macs,
+            "frozen": self.frozen,
             "name": self.name,
             "trainable": self.trainable,
             "frozen_heads": self._frozen_heads(),

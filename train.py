@@ -31,7 +31,33 @@ _BETA_RANGE = flags.DEFINE_string(
     None,
     "LOW,HIGH: one model for every β between, beside one for each --beta.",
 )
-_BACKBONE = flags.DEFINE_string("backbone", None, "resnet10, resnet12 or FILE.keras.")
+_BACKBONE = flags.DEFINE_string(
+    "backbone",
+    None,
+    "resnet10, resnet12, a network of keras.applications such as MobileNetV3Small, or "
+    "FILE.keras.",
+)
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "Of a network of keras.applications: imagenet (default), none, or a file.",
+)
+_FREEZE = flags.DEFINE_bool(
+    "freeze", None, "Train heads alone; the network does not change by a bit."
+)
+_UNFREEZE_EPOCHS = flags.DEFINE_integer(
+    "unfreeze_epochs",
+    None,
+    "Epochs of fine-tuning after those with --freeze: the whole network, a hundredth "
+    "of the learning rate, batch statistics as they are.",
+    lower_bound=1,
+)
+_EXITS = flags.DEFINE_string(
+    "exits",
+    None,
+    "Number of exits, at the ends of blocks; or layer names with commas between; or "
+    "all (default): after every convolution that is worth it.",
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Epochs of stage one.", lower_bound=1)
 _CONTROLLER_EPOCHS = flags.DEFINE_integer(
@@ -102,6 +128,10 @@ def main(_) -> None:
             controller_epochs=_CONTROLLER_EPOCHS.value,
             recompose=_RECOMPOSE.value,
             exit_weight_power=_EXIT_WEIGHT_POWER.value,
+            weights=_WEIGHTS.value,
+            exits=_EXITS.value,
+            freeze=_FREEZE.value,
+            unfreeze_epochs=_UNFREEZE_EPOCHS.value,
         ),
         betas=tuple(betas),
         beta_range=beta_range,

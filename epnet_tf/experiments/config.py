@@ -5,14 +5,41 @@ import json
 
 from epnet_tf import objective
 
+# Written in place of a number of exits or of their names.
+ALL_EXITS = "all"
+
+
+def parse_exits(text: str | None) -> int | list[str] | None:
+    """What `EPNet` takes as `exits`, from what is written on a command line.
+
+    Args:
+        text: A number, `all`, or names of layers with commas between; None for all.
+
+    Raises:
+        ValueError: If a number is below 2, or a name is empty.
+    """
+    if text in (None, ALL_EXITS):
+        return None
+    names = [name.strip() for name in text.split(",")]
+    try:
+        count = int(text)
+    except ValueError:
+        count = None
+    if not all(names) or (count is not None and count < 2):
+        raise ValueError(
+            f"Expected exits to be a number of at least 2, '{ALL_EXITS}', or names of "
+            f"layers with commas between. Received: '{text}'."
+        )
+    return names if count is None else count
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """How the two stages are trained on one data set.
 
     Attributes:
-        backbone: Name of the main branch, or a .keras file with a headless or
-            classifying functional model.
+        backbone: Name of the main branch, one of `keras.applications` among them, or a
+            .keras file with a headless or classifying functional model.
         epochs: Epochs of stage one; the learning rate of SGD with momentum 0.9 rises
             during the first and falls to 0 along a half cosine.
         batch_size: Images in a batch of stage one.
@@ -24,6 +51,13 @@ class Schedule:
             from the same training digits or garments (of data sets that can).
         exit_weight_power: Stage one weighs the cross-entropy of exit i by i to this
             power; 0 is the paper's plain sum (4.3).
+        weights: What a network of `keras.applications` starts from: `imagenet`, `none`
+            or a file; None for ImageNet's.
+        exits: Where exits go: a number, `all`, or names of layers with commas between;
+            None for all.
+        freeze: Whether stage one trains heads alone and leaves the network as it is.
+        unfreeze_epochs: Epochs, after those of `freeze`, in which the network is
+            fine-tuned with its batch statistics as they are.
     """
 
     backbone: str
@@ -34,6 +68,18 @@ class Schedule:
     controller_epochs: int
     recompose: bool = False
     exit_weight_power: float = 0.0
+    weights: str | None = None
+    exits: str | None = None
+    freeze: bool = False
+    unfreeze_epochs: int = 0
+
+    def __post_init__(self):
+        parse_exits(self.exits)
+        if self.unfreeze_epochs and not self.freeze:
+            raise ValueError(
+                "Expected unfreeze_epochs with freeze: the network is frozen first. "
+                f"Received: unfreeze_epochs={self.unfreeze_epochs} without freeze."
+            )
 
 
 # Batch size and learning rate are the paper's (5.3) on its data sets; the epochs are

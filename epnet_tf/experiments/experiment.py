@@ -11,10 +11,10 @@ from epnet_tf import data, policies
 from epnet_tf.evaluation import curve, figures
 from epnet_tf.experiments import stage_two
 from epnet_tf.experiments.checkpoint import Checkpoint
-from epnet_tf.experiments.config import Config, Schedule, schedule_for
+from epnet_tf.experiments.config import Config, Schedule, parse_exits, schedule_for
 from epnet_tf.experiments.stage_two import model_file, range_file
 from epnet_tf.files import write_whole
-from epnet_tf.model import BACKBONES, EPNet
+from epnet_tf.model import BACKBONES, EPNet, pretrained
 from epnet_tf.model.states import compute_states
 from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 
@@ -31,6 +31,10 @@ __all__ = [
 # What may change in a folder whose stage one is done.
 _STAGE_TWO = {"betas", "beta_range", "controller_seeds", "controller_epochs"}
 
+# Learning rate of fine-tuning as a share of that of the heads: the network is good
+# already, and what the first steps ask of it is not.
+_FINE_TUNING = 0.01
+
 
 def run(
     config: Config,
@@ -40,16 +44,18 @@ def run(
 ) -> dict:
     """Runs an experiment, or what is left of one that was stopped.
 
-    Writes `config.json`, `classifiers.keras`, `beta-*/model.keras` for each β,
+    Writes `config.json`, `classifiers.keras` (and `frozen.keras`, the network before
+    it is fine-tuned), `beta-*/model.keras` for each β,
     `exits.png` and, last, `metrics.json`; with a range of β, also `model.keras`, one
     for all, and `curve.png`. Stage one goes on from its last complete epoch; stage two
-    takes seconds and starts over.
+    takes seconds and starts over. Prints the exits, with their accuracy on validation
+    images.
 
     Args:
         config: The configuration.
         workdir: The experiment's folder.
         data_dir: Folder of the data sets' files (see `epnet_tf.data.load_dataset`).
-        verbose: As in `keras.Model.fit`.
+        verbose: As in `keras.Model.fit`; 0 prints nothing.
 
     Returns:
         What `metrics.json` holds (see `stage_two.run`).
@@ -71,6 +77,8 @@ def run(
         compute_states(model, split.images, split.labels, verbose=verbose)
         for split in (dataset.unseen(), dataset.validation, dataset.test)
     ]
+    if verbose:
+        print(model.exit_summary(states[1]))
     metrics = {"settings": config.as_json()}
     metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)
     _draw(config, metrics, dataset, states[-1], workdir)
@@ -96,16 +104,60 @@ def trained_classifiers(
     saved = workdir / "classifiers.keras"
     if saved.exists():
         return keras.saving.load_model(saved)
-    schedule, train = config.schedule, dataset.train
-    steps = data.steps_per_epoch(train, schedule.batch_size)
+    schedule = config.schedule
+    if not schedule.unfreeze_epochs:
+        model = _stage_one(config, dataset, workdir, verbose)
+    else:
+        frozen = workdir / "frozen.keras"
+        if not frozen.exists():
+            _save(_stage_one(config, dataset, workdir, verbose), frozen)
+        model = _fine_tuned(config, dataset, frozen, workdir, verbose)
+    _save(model, saved)
+    for phase in ("classifiers", "fine_tuning"):
+        _checkpoint_file(workdir, phase).unlink(missing_ok=True)
+    return model
+
+
+def _stage_one(config: Config, dataset, workdir: pathlib.Path, verbose) -> EPNet:
+    """Main branch and classifiers, or heads alone, from the seed or a checkpoint."""
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-    model = build_model(schedule.backbone, dataset)
+    model = _untrained(config.schedule, dataset)
+    return _fit(config, dataset, model, "classifiers", workdir, verbose)
+
+
+def _fine_tuned(config: Config, dataset, frozen, workdir: pathlib.Path, verbose):
+    """What the frozen network's heads were trained for, main branch and all.
+
+    As Keras's guide to transfer learning has it: a small learning rate, and batch
+    normalizations that keep their statistics.
+    """
+    schedule = dataclasses.replace(
+        config.schedule,
+        epochs=config.schedule.unfreeze_epochs,
+        learning_rate=_FINE_TUNING * config.schedule.learning_rate,
+    )
+    weights = keras.saving.load_model(frozen).get_weights()
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    model = _untrained(schedule, dataset)
+    model.set_weights(weights)
+    model.frozen = False
+    config = dataclasses.replace(config, schedule=schedule)
+    return _fit(config, dataset, model, "fine_tuning", workdir, verbose)
+
+
+def _fit(config, dataset, model, phase: str, workdir: pathlib.Path, verbose) -> EPNet:
+    """Trains a model made in the configuration's precision; gives it in float32."""
+    schedule, train = config.schedule, dataset.train
+    steps = data.steps_per_epoch(train, schedule.batch_size)
     trainer = ClassifierTrainer(
-        model, depth_weights(model.num_exits, schedule.exit_weight_power)
+        model,
+        depth_weights(model.num_exits, schedule.exit_weight_power),
+        frozen_statistics=phase == "fine_tuning",
     )
     trainer.compile(_classifier_optimizer(schedule, steps))
-    checkpoint = Checkpoint(workdir / "classifiers.weights.h5", steps)
+    checkpoint = Checkpoint(_checkpoint_file(workdir, phase), steps)
     epoch = checkpoint.restore(trainer)
     trainer.fit(
         data.training_pipeline(
@@ -126,24 +178,48 @@ def trained_classifiers(
         shuffle=False,
     )
     keras.config.set_dtype_policy("float32")
-    if config.precision != "float32":
-        weights = model.get_weights()
-        model = build_model(schedule.backbone, dataset)
-        model.set_weights(weights)
-    with write_whole(saved) as path:
-        model.save(path)
-    checkpoint.path.unlink(missing_ok=True)
+    if config.precision == "float32":
+        return model
+    weights, frozen = model.get_weights(), model.frozen
+    model = _untrained(schedule, dataset)
+    model.set_weights(weights)
+    model.frozen = frozen
     return model
 
 
-def build_model(backbone: str, dataset: data.Dataset, **kwargs) -> EPNet:
+def _untrained(schedule: Schedule, dataset: data.Dataset) -> EPNet:
+    """The model of a schedule, with the weights that it starts from."""
+    return build_model(
+        schedule.backbone,
+        dataset,
+        schedule.weights,
+        exits=parse_exits(schedule.exits),
+        frozen=schedule.freeze,
+    )
+
+
+def _checkpoint_file(workdir: pathlib.Path, phase: str) -> pathlib.Path:
+    return workdir / f"{phase}.weights.h5"
+
+
+def _save(model: EPNet, file: pathlib.Path) -> None:
+    with write_whole(file) as path:
+        model.save(path)
+
+
+def build_model(
+    backbone: str, dataset: data.Dataset, weights: str | None = None, **kwargs
+) -> EPNet:
     """An untrained EPNet for a data set.
 
     Args:
         backbone: `resnet10` or `resnet12`, for which images are centred and scaled
             within the model by the training data's mean and standard deviation of
-            each channel; or a .keras file, whose model gets the raw values.
+            each channel; a network of `keras.applications`, with its own preprocessing;
+            or a .keras file, whose model gets the raw values.
         dataset: The data set.
+        weights: `imagenet` (also None), `none` or a file, for a network of
+            `keras.applications`.
         **kwargs: Further arguments of `EPNet`.
 
     Returns:
@@ -152,8 +228,24 @@ def build_model(backbone: str, dataset: data.Dataset, **kwargs) -> EPNet:
     Raises:
         ValueError: If there is no such backbone, or it does not take such images.
     """
+    if backbone in pretrained.names():
+        network = pretrained.pretrained(
+            backbone, dataset.image_shape, weights or pretrained.IMAGENET
+        )
+        return EPNet(network, dataset.num_classes, **kwargs)
+    if weights is not None:
+        raise ValueError(
+            "Expected weights for a network of keras.applications, such as "
+            f"MobileNetV3Small. Received: weights={weights} for '{backbone}'."
+        )
     if backbone not in BACKBONES:
         return EPNet(_load_backbone(backbone, dataset), dataset.num_classes, **kwargs)
+    if kwargs.get("frozen"):
+        raise ValueError(
+            "Expected to freeze a network that has been trained: one of "
+            "keras.applications or a .keras file. "
+            f"Received: '{backbone}', whose weights are random."
+        )
     images = dataset.train.images.astype("float32")
     preprocessing = keras.layers.Normalization(
         mean=images.mean(axis=(0, 1, 2)), variance=images.var(axis=(0, 1, 2))
@@ -169,8 +261,9 @@ def build_model(backbone: str, dataset: data.Dataset, **kwargs) -> EPNet:
 def _load_backbone(file: str, dataset: data.Dataset) -> keras.Model:
     if not (file.endswith(".keras") and pathlib.Path(file).is_file()):
         raise ValueError(
-            f"Expected as backbone one of {', '.join(BACKBONES)} or an existing .keras "
-            f"file. Received: '{file}'."
+            f"Expected as backbone one of {', '.join(BACKBONES)}, a network of "
+            "keras.applications, such as MobileNetV3Small, or an existing .keras file. "
+            f"Received: '{file}'."
         )
     model = keras.saving.load_model(file)
     if model.input_shape[1:] != dataset.image_shape:
@@ -215,7 +308,7 @@ def _begin(workdir: pathlib.Path, config: Config, dataset: data.Dataset) -> None
         )
     if not (workdir / "classifiers.keras").exists():
         data.steps_per_epoch(dataset.train, config.schedule.batch_size)
-        build_model(config.schedule.backbone, dataset)
+        _untrained(config.schedule, dataset)
     (workdir / "metrics.json").unlink(missing_ok=True)
     with write_whole(workdir / "config.json") as path:
         path.write_text(json.dumps(config.as_json(), indent=1))

@@ -10,12 +10,12 @@ import numpy as np
 
 from epnet_tf import objective
 from epnet_tf.data.pixels import warn_of_range
-from epnet_tf.model import copying, graph, main_branch
+from epnet_tf.model import copying, graph, main_branch, summary
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import Controller, branch_classifier
 from epnet_tf.model.pretrained import as_layer
-from epnet_tf.model.states import state_model
+from epnet_tf.model.states import ExitStates, state_model
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_named
 
 # What the layers of each exit are called; a user's layer of such a name is renamed.
@@ -86,7 +86,8 @@ class EPNet(keras.Model):
             the later is called `name_2`.
         num_classes: Number of classes, at least 2.
         exits: None for an exit after every convolution that is worth its head, an int
-            for about that many, spread evenly over the MACs, or a list of layer names.
+            for about that many, spread evenly over the MACs and at the ends of blocks,
+            where little crosses the cut, or a list of layer names.
         controller: How controllers are built: `Controller` or `PaperController`.
         preprocessing: A layer applied to the raw images (0 to 255) before the
             backbone, or `preprocess_input` of a network of `keras.applications`; None
@@ -278,6 +279,19 @@ class EPNet(keras.Model):
     def exit_features(self) -> tuple[keras.KerasTensor, ...]:
         """What each exit reads of the main branch: N symbolic tensors."""
         return self._parts.features
+
+    def exit_summary(self, states: ExitStates | None = None) -> str:
+        """A table of the exits.
+
+        Args:
+            states: States of held-out images (`compute_states`), to tell accuracies.
+
+        Returns:
+            For each exit its layer, the shape of what it reads, the MACs of leaving
+            through it, their share of the plain network, the weights of its head,
+            number and values of the tensors that cross the cut, and its accuracy.
+        """
+        return summary.table(summary.exit_rows(self, states))
 
     def with_beta(self, images, beta: float | None):
         """The model's input for images at one β.

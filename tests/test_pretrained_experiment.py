@@ -1,5 +1,7 @@
 """train.py's way with a network that is good already: frozen, then fine-tuned."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def inputs(tmp_path_factory):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((12, 12, 1)), layers.Rescaling(1 / 255)])
     for i in range(3):
-        model.add(layers.Conv2D(4, 3, strides=2, padding="same", name=f"conv{i}"))
+        model.add(layers.Conv2D(16, 3, strides=2, padding="same", name=f"conv{i}"))
         model.add(layers.BatchNormalization(name=f"bn{i}"))
         model.add(layers.ReLU(name=f"relu{i}"))
     model.add(layers.GlobalAveragePooling2D())
@@ -84,6 +86,29 @@ def test_unfrozen_it_goes_on_from_where_it_was_killed(inputs, tmp_path):
     }  # fmt: skip
 
 
+def test_exits_are_chosen_for_the_betas(inputs, tmp_path, capsys):
+    chosen = config_for(inputs, exits="auto:2", epochs=1)
+    metrics = experiment.run(chosen, tmp_path, verbose=2)
+    every = keras.saving.load_model(tmp_path / "all_exits.keras")
+    assert every.num_exits == 3 and len(metrics["exits"]) == 2
+    model = keras.saving.load_model(tmp_path / "classifiers.keras")
+    assert model.exit_layers == tuple(e["layer"] for e in metrics["exits"])
+    assert {*model.exit_layers} < {*every.exit_layers}
+    assert capsys.readouterr().out.count("exit  layer") == 2
+    # For another β others may be kept, of the same classifiers.
+    again = experiment.run(
+        dataclasses.replace(chosen, betas=(1e-6,)), tmp_path, verbose=0
+    )
+    assert again["policies"]["epnet"][0]["beta"] == 1e-6
+
+
+@pytest.mark.parametrize(
+    "text, count", [("auto", 8), ("auto:12", 12), ("all", None), (None, None)]
+)
+def test_how_many_exits_are_chosen(text, count):
+    assert config.exits_to_choose(text) == count and config.parse_exits(text) is None
+
+
 @pytest.mark.parametrize(
     "text, exits",
     [(None, None), ("all", None), ("8", 8), ("a", ["a"]), ("a, b_2", ["a", "b_2"])],
@@ -92,9 +117,9 @@ def test_exits_on_a_command_line(text, exits):
     assert config.parse_exits(text) == exits
 
 
-@pytest.mark.parametrize("text", ["1", "0", "-3", "a,,b", "", ","])
+@pytest.mark.parametrize("text", ["1", "0", "-3", "a,,b", "", ",", "auto:1", "auto:x"])
 def test_exits_that_are_none(text):
-    with pytest.raises(ValueError, match=r"^Expected exits .*Received: "):
+    with pytest.raises(ValueError, match=r"^Expected .*NUMBER.*Received: "):
         config.schedule_for("digits", exits=text)
 
 

@@ -6,19 +6,20 @@ import json
 from epnet_tf import objective
 
 # Written in place of a number of exits or of their names.
-ALL_EXITS = "all"
+ALL_EXITS, CHOSEN_EXITS = "all", "auto"
 
 
 def parse_exits(text: str | None) -> int | list[str] | None:
     """What `EPNet` takes as `exits`, from what is written on a command line.
 
     Args:
-        text: A number, `all`, or names of layers with commas between; None for all.
+        text: A number, `all`, `auto` or `auto:NUMBER`, for which classifiers are
+            trained at all exits, or names of layers with commas between; None for all.
 
     Raises:
         ValueError: If a number is below 2, or a name is empty.
     """
-    if text in (None, ALL_EXITS):
+    if text in (None, ALL_EXITS) or exits_to_choose(text):
         return None
     names = [name.strip() for name in text.split(",")]
     try:
@@ -27,10 +28,35 @@ def parse_exits(text: str | None) -> int | list[str] | None:
         count = None
     if not all(names) or (count is not None and count < 2):
         raise ValueError(
-            f"Expected exits to be a number of at least 2, '{ALL_EXITS}', or names of "
-            f"layers with commas between. Received: '{text}'."
+            f"Expected exits to be a number of at least 2, '{ALL_EXITS}', "
+            f"'{CHOSEN_EXITS}', '{CHOSEN_EXITS}:NUMBER', or names of layers with "
+            f"commas between. Received: '{text}'."
         )
     return names if count is None else count
+
+
+def exits_to_choose(text: str | None) -> int | None:
+    """How many exits are to be kept of all: 8 for `auto`, or as `auto:NUMBER` says.
+
+    Args:
+        text: As in `parse_exits`.
+
+    Returns:
+        The number, the last exit counted; None if exits are not to be chosen.
+
+    Raises:
+        ValueError: If it is no number, or below 2.
+    """
+    kind, separator, number = (text or "").partition(":")
+    if kind != CHOSEN_EXITS:
+        return None
+    count = 8 if not separator else int(number) if number.isdecimal() else 0
+    if count < 2:
+        raise ValueError(
+            f"Expected '{CHOSEN_EXITS}:NUMBER' with a number of at least 2. "
+            f"Received: '{text}'."
+        )
+    return count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +79,9 @@ class Schedule:
             power; 0 is the paper's plain sum (4.3).
         weights: What a network of `keras.applications` starts from: `imagenet`, `none`
             or a file; None for ImageNet's.
-        exits: Where exits go: a number, `all`, or names of layers with commas between;
-            None for all.
+        exits: Where exits go: a number, `all`, names of layers with commas between, or
+            `auto` for those of all that pay, at most 8 or as `auto:NUMBER` says; None
+            for all.
         freeze: Whether stage one trains heads alone and leaves the network as it is.
         unfreeze_epochs: Epochs, after those of `freeze`, in which the network is
             fine-tuned with its batch statistics as they are.

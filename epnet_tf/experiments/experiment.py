@@ -11,7 +11,13 @@ from epnet_tf import data, policies
 from epnet_tf.evaluation import curve, figures
 from epnet_tf.experiments import stage_two
 from epnet_tf.experiments.checkpoint import Checkpoint
-from epnet_tf.experiments.config import Config, Schedule, parse_exits, schedule_for
+from epnet_tf.experiments.config import (
+    Config,
+    Schedule,
+    exits_to_choose,
+    parse_exits,
+    schedule_for,
+)
 from epnet_tf.experiments.stage_two import model_file, range_file
 from epnet_tf.files import write_whole
 from epnet_tf.model import BACKBONES, EPNet, pretrained
@@ -45,11 +51,11 @@ def run(
     """Runs an experiment, or what is left of one that was stopped.
 
     Writes `config.json`, `classifiers.keras` (and `frozen.keras`, the network before
-    it is fine-tuned), `beta-*/model.keras` for each β,
-    `exits.png` and, last, `metrics.json`; with a range of β, also `model.keras`, one
-    for all, and `curve.png`. Stage one goes on from its last complete epoch; stage two
-    takes seconds and starts over. Prints the exits, with their accuracy on validation
-    images.
+    it is fine-tuned, and `all_exits.keras`, before some are chosen),
+    `beta-*/model.keras` for each β, `exits.png` and, last, `metrics.json`; with a range
+    of β, also `model.keras`, one for all, and `curve.png`. Stage one goes on from its
+    last complete epoch; stage two takes seconds and starts over. Prints the exits,
+    with their accuracy on validation images.
 
     Args:
         config: The configuration.
@@ -73,6 +79,9 @@ def run(
     if begun != config.as_json():
         _begin(workdir, config, dataset)
     model = trained_classifiers(config, dataset, workdir, verbose)
+    count = exits_to_choose(config.schedule.exits)
+    if count:
+        model = _chosen_exits(config, model, count, dataset, workdir, verbose)
     states = [
         compute_states(model, split.images, split.labels, verbose=verbose)
         for split in (dataset.unseen(), dataset.validation, dataset.test)
@@ -95,13 +104,15 @@ def trained_classifiers(
     Args:
         config: The configuration.
         dataset: The data set.
-        workdir: Folder for `classifiers.keras`, the checkpoint and TensorBoard logs.
+        workdir: Folder for `classifiers.keras` (or `all_exits.keras`, of which some are
+            then chosen), the checkpoint and TensorBoard logs.
         verbose: As in `keras.Model.fit`.
 
     Returns:
         The trained `EPNet` with untrained controllers, in float32.
     """
-    saved = workdir / "classifiers.keras"
+    choose = exits_to_choose(config.schedule.exits)
+    saved = workdir / ("all_exits.keras" if choose else "classifiers.keras")
     if saved.exists():
         return keras.saving.load_model(saved)
     schedule = config.schedule
@@ -115,6 +126,17 @@ def trained_classifiers(
     _save(model, saved)
     for phase in ("classifiers", "fine_tuning"):
         _checkpoint_file(workdir, phase).unlink(missing_ok=True)
+    return model
+
+
+def _chosen_exits(config: Config, model, count: int, dataset, workdir, verbose):
+    """The model with the exits that pay at the experiment's β; saves it."""
+    split = dataset.validation
+    states = compute_states(model, split.images, split.labels, verbose=verbose)
+    if verbose:
+        print(model.exit_summary(states))
+    model = model.with_exits(policies.select_exits(model, states, config.betas, count))
+    _save(model, workdir / "classifiers.keras")
     return model
 
 
@@ -306,7 +328,8 @@ def _begin(workdir: pathlib.Path, config: Config, dataset: data.Dataset) -> None
             "Expected recompose for data sets whose images are composed of several. "
             f"Received: recompose=True for {dataset.name}."
         )
-    if not (workdir / "classifiers.keras").exists():
+    done = (workdir / name for name in ("classifiers.keras", "all_exits.keras"))
+    if not any(file.exists() for file in done):
         data.steps_per_epoch(dataset.train, config.schedule.batch_size)
         _untrained(config.schedule, dataset)
     (workdir / "metrics.json").unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 from epnet_tf import objective
 from epnet_tf.data.pixels import warn_of_range
 from epnet_tf.model import copying, graph, main_branch, summary
-from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
+from epnet_tf.model.cost import ExitCosts, costs_by_exits, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import Controller, branch_classifier
 from epnet_tf.model.pretrained import as_layer
@@ -368,19 +368,81 @@ class EPNet(keras.Model):
         )
         return twin
 
+    def with_exits(self, names: Sequence[str]) -> "EPNet":
+        """The same network with some of its exits, whose heads stay as trained.
+
+        Controllers were trained for the exits that there were: train them again.
+
+        Args:
+            names: Of `exit_layers`; the last exit, the network itself, stays anyway.
+
+        Returns:
+            A new `EPNet` with copies of the weights.
+
+        Raises:
+            ValueError: If there is no such exit.
+        """
+        unknown = [name for name in names if name not in self.exit_layers]
+        if unknown:
+            raise ValueError(
+                f"Expected names of exits: {', '.join(self.exit_layers)}. "
+                f"Received: {', '.join(map(repr, unknown))}."
+            )
+        source = self.copy()
+        parts = source._parts
+        chosen = type(self)(
+            parts.backbone,
+            self.num_classes,
+            exits=list(names),
+            controller=parts.controller,
+            preprocessing=parts.preprocessing,
+            beta=self.beta,
+            beta_range=self.beta_range,
+            layer_macs=parts.layer_macs,
+            frozen=self.frozen,
+            name=self.name,
+            trainable=self.trainable,
+        )
+        numbers = {
+            f"_{self.exit_layers.index(layer) + 1:02d}": f"_{number:02d}"
+            for number, layer in enumerate(chosen.exit_layers, start=1)
+        }
+        renamed = {}
+        for layer in source._head_layers():
+            kind, ending = layer.name[:-3], layer.name[-3:]
+            if ending in numbers:
+                renamed[layer.name] = kind + numbers[ending]
+                own = chosen.get_layer(renamed[layer.name])
+                own.set_weights(layer.get_weights())
+        for path in self._frozen_heads():
+            head, *inner = path.split("/")
+            if head in renamed:
+                chosen._freeze_heads(["/".join([renamed[head], *inner])])
+        return chosen
+
+    def costs_by_exits(self) -> Callable[[Sequence[int]], ExitCosts]:
+        """What leaving would cost if the model had some of its exits only.
+
+        Returns:
+            Numbers of exits, from 1 and ascending, to their `ExitCosts`.
+        """
+        return costs_by_exits(self, self._parts.layer_macs)
+
+    def _head_layers(self) -> list:
+        """The layers that are not the backbone's."""
+        backbone = {
+            node.operation.name for node in graph.ancestors([self._parts.output])
+        }
+        return [layer for layer in self.layers if layer.name not in backbone]
+
     def _controller_nodes(self) -> list:
         stops = [k for k in self.output if k.startswith("stop_")]
         return [graph.producer(self.output[stop]) for stop in stops]
 
     def _frozen_heads(self) -> list[str]:
         """Layers of heads that are not trained: `logits_01`, `controller_01/hidden`."""
-        backbone = {
-            node.operation.name for node in graph.ancestors([self._parts.output])
-        }
         frozen = []
-        for layer in self.layers:
-            if layer.name in backbone:
-                continue
+        for layer in self._head_layers():
             inner = layer.layers if graph.is_graph(layer) else []
             parts = {layer.name: layer} | {f"{layer.name}/{x.name}": x for x in inner}
             frozen += [k for k, v in parts.items() if v.weights and not v.trainable]

@@ -23,8 +23,21 @@ _DATA_DIR = flags.DEFINE_string(
 _BETA = flags.DEFINE_multi_float(
     "beta",
     None,
-    "Cost sensitivity, percentage points per multiply-add; default: 5e-7 and 1e-6, or "
-    "both ends and the middle of --beta_range.",
+    "Cost sensitivity, percentage points per multiply-add: at 1e-6 ten million of them "
+    "are worth 10 points of accuracy. Default: 5e-7 and 1e-6 for the named data sets, "
+    "both ends and the middle of --beta_range, otherwise those at which the whole "
+    "network costs 3 and 10 points.",
+)
+_BUDGET = flags.DEFINE_multi_string(
+    "budget",
+    None,
+    "Instead of a beta: mean multiply-adds to promise, such as 30M, or a share of the "
+    "full network, such as 45%.",
+)
+_MAX_ACCURACY_DROP = flags.DEFINE_multi_float(
+    "max_accuracy_drop",
+    None,
+    "Instead of a beta: points of accuracy to lose at most against the full network.",
 )
 _BETA_RANGE = flags.DEFINE_string(
     "beta_range",
@@ -110,11 +123,14 @@ def main(_) -> None:
     import tensorflow as tf
 
     from epnet_tf.evaluation import curve, reports
-    from epnet_tf.experiments import experiment
+    from epnet_tf.experiments import experiment, promised
 
-    betas = _BETA.value or (
-        curve.curve_betas(beta_range, 3) if beta_range else (5e-7, 1e-6)
-    )
+    budgets, drops = _BUDGET.value or (), _MAX_ACCURACY_DROP.value or ()
+    betas = _BETA.value or ()
+    if not betas and beta_range:
+        betas = curve.curve_betas(beta_range, 3)
+    elif not (betas or budgets or drops) and _DATASET.value in experiment.SCHEDULES:
+        betas = (5e-7, 1e-6)
     if _DETERMINISTIC.value:
         tf.config.experimental.enable_op_determinism()
     config = experiment.Config(
@@ -139,9 +155,13 @@ def main(_) -> None:
         seed=_SEED.value,
         controller_seeds=_CONTROLLER_SEEDS.value,
         precision=_PRECISION.value,
+        budgets=tuple(budgets),
+        accuracy_drops=tuple(drops),
     )
     metrics = experiment.run(config, _WORKDIR.value, _DATA_DIR.value)
     print(reports.table(metrics))
+    if "promises" in metrics:
+        print(promised.table(metrics["promises"]))
     if beta_range:
         print(curve.table(metrics))
     print(f"Models and metrics.json are in {os.path.join(_WORKDIR.value, '')}")

@@ -128,7 +128,7 @@ class Config:
         dataset: A name, or a .npz file (see `epnet_tf.data.load_dataset`).
         schedule: How to train.
         betas: Cost sensitivities, percentage points per MAC; one set of controllers
-            for each.
+            for each. If there are none and no promises, what suits the network.
         seed: Seed of data, weights, order and augmentation.
         controller_seeds: Trainings of the controllers from as many seeds; the table
             has their mean, the first is saved.
@@ -136,6 +136,10 @@ class Config:
             saved is in float32 all the same.
         beta_range: If given, lowest and highest cost sensitivity of one more set of
             controllers, for every β between; the `betas` are within.
+        budgets: Mean MACs to promise, as `epnet_tf.policies.budget.parse_macs` takes
+            them; a β is found for each.
+        accuracy_drops: Percentage points that may be lost against the full network; a
+            β is found for each.
     """
 
     dataset: str
@@ -145,12 +149,21 @@ class Config:
     controller_seeds: int = 1
     precision: str = "float32"
     beta_range: tuple[float, float] | None = None
+    budgets: tuple[str, ...] = ()
+    accuracy_drops: tuple[float, ...] = ()
 
     def __post_init__(self):
         for beta in self.betas:
             objective.check_beta(beta)
         if self.beta_range is None:
             return
+        if self.budgets or self.accuracy_drops:
+            raise ValueError(
+                "Expected budgets and accuracy drops without a range of beta, in which "
+                "evaluate.py finds it. Received: "
+                f"beta_range={list(self.beta_range)}, budgets={list(self.budgets)}, "
+                f"accuracy_drops={list(self.accuracy_drops)}."
+            )
         low, high = self.beta_range
         if not all(low <= beta <= high for beta in self.betas):
             raise ValueError(

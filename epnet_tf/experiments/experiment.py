@@ -9,9 +9,10 @@ import keras
 
 from epnet_tf import data, policies
 from epnet_tf.evaluation import curve, figures
-from epnet_tf.experiments import stage_two
+from epnet_tf.experiments import promised, stage_two
 from epnet_tf.experiments.checkpoint import Checkpoint
 from epnet_tf.experiments.config import (
+    SCHEDULES,
     Config,
     Schedule,
     exits_to_choose,
@@ -25,6 +26,7 @@ from epnet_tf.model.states import compute_states
 from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 
 __all__ = [
+    "SCHEDULES",
     "Config",
     "Schedule",
     "build_model",
@@ -35,7 +37,10 @@ __all__ = [
 ]
 
 # What may change in a folder whose stage one is done.
-_STAGE_TWO = {"betas", "beta_range", "controller_seeds", "controller_epochs"}
+_STAGE_TWO = {
+    *("betas", "beta_range", "controller_seeds", "controller_epochs"),
+    *("budgets", "accuracy_drops"),
+}
 
 # Learning rate of fine-tuning as a share of that of the heads: the network is good
 # already, and what the first steps ask of it is not.
@@ -73,9 +78,15 @@ def run(
     workdir = pathlib.Path(workdir)
     metrics_file = workdir / "metrics.json"
     begun = _begun(workdir, config)
+    if not _has_betas(config) and begun and begun["betas"]:
+        config = dataclasses.replace(config, betas=tuple(begun["betas"]))
     if begun == config.as_json() and metrics_file.exists():
         return json.loads(metrics_file.read_text())
     dataset = data.load_dataset(config.dataset, data_dir, config.seed)
+    if not _has_betas(config):
+        full_macs = _untrained(config.schedule, dataset).exit_costs.full
+        betas = promised.betas_for_size(full_macs)
+        config = dataclasses.replace(config, betas=betas)
     if begun != config.as_json():
         _begin(workdir, config, dataset)
     model = trained_classifiers(config, dataset, workdir, verbose)
@@ -88,7 +99,13 @@ def run(
     ]
     if verbose:
         print(model.exit_summary(states[1]))
-    metrics = {"settings": config.as_json()}
+    metrics: dict = {"settings": config.as_json()}
+    train, validation, _ = states
+    promises = promised.betas_that_keep(config, model, train, validation, verbose)
+    if promises:
+        metrics["promises"] = promises
+        every = {*config.betas, *(promise["beta"] for promise in promises)}
+        config = dataclasses.replace(config, betas=tuple(sorted(every)))
     metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)
     _draw(config, metrics, dataset, states[-1], workdir)
     with write_whole(metrics_file) as path:
@@ -294,6 +311,10 @@ def _load_backbone(file: str, dataset: data.Dataset) -> keras.Model:
             f"Received: '{file}' for {list(model.input_shape[1:])}."
         )
     return model
+
+
+def _has_betas(config: Config) -> bool:
+    return bool(config.betas or config.budgets or config.accuracy_drops)
 
 
 def _begun(workdir: pathlib.Path, config: Config) -> dict | None:

@@ -75,7 +75,10 @@ _EXITS = flags.DEFINE_string(
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Epochs of stage one.", lower_bound=1)
 _CONTROLLER_EPOCHS = flags.DEFINE_integer(
-    "controller_epochs", None, "Passes over the cached states.", lower_bound=1
+    "controller_epochs",
+    None,
+    "Passes over the cached states; default: 8, of few images more.",
+    lower_bound=1,
 )
 _CONTROLLER_SEEDS = flags.DEFINE_integer(
     "controller_seeds", 1, "Trainings of the controllers to average.", lower_bound=1

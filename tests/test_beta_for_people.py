@@ -12,7 +12,7 @@ from test_pretrained_experiment import config_for, inputs  # noqa: F401
 import epnet_tf
 from epnet_tf import objective
 from epnet_tf.evaluation import reports
-from epnet_tf.experiments import experiment, promised
+from epnet_tf.experiments import config, experiment, promised
 from epnet_tf.model import compute_states
 from epnet_tf.policies import budget
 from epnet_tf.training import ControllerSweep
@@ -121,3 +121,21 @@ def test_a_range_and_a_budget(inputs):  # noqa: F811
         dataclasses.replace(
             config_for(inputs), betas=(), beta_range=(1e-6, 1e-4), budgets=("45%",)
         )
+
+
+@pytest.mark.parametrize(
+    "count, passes", [(50_000, 8), (45_000, 8), (12_000, 25), (2_000, 150), (100, 600)]
+)
+def test_few_images_are_passed_over_more_often(count, passes):
+    assert config.passes_for(count) == passes
+
+
+def test_a_data_set_of_ones_own_gets_as_many_passes(inputs, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(config, "_CONTROLLER_STEPS", 10)
+    chosen = config_for(inputs, epochs=1)
+    chosen = dataclasses.replace(
+        chosen, schedule=dataclasses.replace(chosen.schedule, controller_epochs=0)
+    )
+    metrics = experiment.run(chosen, tmp_path, verbose=0)
+    assert metrics["settings"]["schedule"]["controller_epochs"] == 10
+    assert experiment.run(chosen, tmp_path, verbose=0) == metrics

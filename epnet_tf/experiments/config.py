@@ -72,7 +72,8 @@ class Schedule:
         learning_rate: Highest learning rate of stage one.
         weight_decay: Decoupled, stage one; L2 regularization of a tenth of it has the
             same pull.
-        controller_epochs: Passes over the cached states in stage two.
+        controller_epochs: Passes over the cached states in stage two; 0 for as many as
+            the number of images asks for (`passes_for`).
         recompose: Whether stage one composes its training images anew in each epoch,
             from the same training digits or garments (of data sets that can).
         exit_weight_power: Stage one weighs the cross-entropy of exit i by i to this
@@ -116,8 +117,11 @@ SCHEDULES = {
     "maxmin": Schedule("resnet12", 30, 64, 0.1, 1e-3, 8, recompose=True),
     "multiscale": Schedule("resnet12", 40, 128, 0.1, 1e-3, 8, recompose=True),
     "cifar10": Schedule("resnet10", 100, 128, 0.1, 5e-3, 8),
-    "npz": Schedule("resnet10", 30, 64, 0.05, 5e-3, 8),
+    "npz": Schedule("resnet10", 30, 64, 0.05, 5e-3, controller_epochs=0),
 }
+# Steps of 512 states: from half as many on controllers of a few thousand images are no
+# longer behind a threshold per exit.
+_CONTROLLER_STEPS, _STATES_IN_STEP, _LEAST_PASSES = 600, 512, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +178,19 @@ class Config:
     def as_json(self) -> dict:
         """The configuration as it stands in `config.json`."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def passes_for(count: int) -> int:
+    """Passes of stage two over the states of a number of images.
+
+    Args:
+        count: Number of training images.
+
+    Returns:
+        At least 8; of few images more, as each pass is a few steps only.
+    """
+    steps = -(-count // _STATES_IN_STEP)
+    return max(_LEAST_PASSES, -(-_CONTROLLER_STEPS // steps))
 
 
 def schedule_for(dataset: str, **changes) -> Schedule:

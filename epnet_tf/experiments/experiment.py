@@ -17,6 +17,7 @@ from epnet_tf.experiments.config import (
     Schedule,
     exits_to_choose,
     parse_exits,
+    passes_for,
     schedule_for,
 )
 from epnet_tf.experiments.stage_two import model_file, range_file
@@ -78,15 +79,16 @@ def run(
     workdir = pathlib.Path(workdir)
     metrics_file = workdir / "metrics.json"
     begun = _begun(workdir, config)
-    if not _has_betas(config) and begun and begun["betas"]:
-        config = dataclasses.replace(config, betas=tuple(begun["betas"]))
+    if begun:
+        betas = tuple(begun["betas"])
+        config = _completed(config, betas, begun["schedule"]["controller_epochs"])
     if begun == config.as_json() and metrics_file.exists():
         return json.loads(metrics_file.read_text())
     dataset = data.load_dataset(config.dataset, data_dir, config.seed)
     if not _has_betas(config):
         full_macs = _untrained(config.schedule, dataset).exit_costs.full
-        betas = promised.betas_for_size(full_macs)
-        config = dataclasses.replace(config, betas=betas)
+        config = _completed(config, promised.betas_for_size(full_macs))
+    config = _completed(config, controller_epochs=passes_for(len(dataset.train)))
     if begun != config.as_json():
         _begin(workdir, config, dataset)
     model = trained_classifiers(config, dataset, workdir, verbose)
@@ -315,6 +317,17 @@ def _load_backbone(file: str, dataset: data.Dataset) -> keras.Model:
 
 def _has_betas(config: Config) -> bool:
     return bool(config.betas or config.budgets or config.accuracy_drops)
+
+
+def _completed(
+    config: Config, betas: tuple[float, ...] = (), controller_epochs: int = 0
+) -> Config:
+    """The configuration with what it leaves to data and network."""
+    schedule = config.schedule
+    if not schedule.controller_epochs:
+        schedule = dataclasses.replace(schedule, controller_epochs=controller_epochs)
+    betas = config.betas if _has_betas(config) else betas
+    return dataclasses.replace(config, schedule=schedule, betas=betas)
 
 
 def _begun(workdir: pathlib.Path, config: Config) -> dict | None:

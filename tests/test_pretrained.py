@@ -10,7 +10,7 @@ from small_models import small_backbone
 
 import epnet_tf
 from epnet_tf.conversion import convert
-from epnet_tf.model import pretrained
+from epnet_tf.model import graph, pretrained
 from epnet_tf.tflite import outputs
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
@@ -49,6 +49,19 @@ def test_a_network_by_name():
     )
     epnet = epnet_tf.EPNet(model, 5, exits=4)
     assert epnet.num_exits == 4
+
+
+def test_layers_have_the_same_names_whenever_it_is_built():
+    layers.ReLU()
+    made = [pretrained.pretrained("MobileNetV3Small", (32, 32, 3), "none")]
+    between = layers.ReLU().name
+    made += [pretrained.pretrained("MobileNetV3Small", (32, 32, 3), "none")]
+    first, second = (
+        [layer.name for layer in graph.operations(model)] for model in made
+    )
+    assert first == second and "re_lu" in first and "re_lu_1" in first
+    # What is added to it later has other names.
+    assert between not in first and layers.ReLU().name not in first
 
 
 def test_weights_from_a_file(tmp_path):

@@ -127,9 +127,13 @@ def test_exits_that_are_none(text):
     "changes, named",
     [
         ({"backbone": "resnet10"}, "random"),
+        ({"backbone": "MobileNet", "weights": "none"}, "'MobileNet', .*random"),
         ({"backbone": "resnet10", "freeze": False, "weights": "none"}, "weights=none"),
         ({"weights": "imagenet"}, "weights=imagenet"),
-        ({"backbone": "MobileNet", "weights": "none"}, r"\[12, 12, 1\]"),
+        (
+            {"backbone": "MobileNet", "weights": "none", "freeze": False},
+            r"\[12, 12, 1\]",
+        ),
         ({"backbone": "MobileNetV9"}, "MobileNetV9"),
         ({"exits": "relu9"}, "relu9"),
     ],

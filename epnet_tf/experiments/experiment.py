@@ -269,6 +269,13 @@ def build_model(
     Raises:
         ValueError: If there is no such backbone, or it does not take such images.
     """
+    is_random = backbone in BACKBONES or weights == pretrained.NO_WEIGHTS
+    if kwargs.get("frozen") and is_random:
+        raise ValueError(
+            "Expected to freeze a network that has been trained: one of "
+            "keras.applications with its weights, or a .keras file. "
+            f"Received: '{backbone}', whose weights are random."
+        )
     if backbone in pretrained.names():
         network = pretrained.pretrained(
             backbone, dataset.image_shape, weights or pretrained.IMAGENET
@@ -281,12 +288,6 @@ def build_model(
         )
     if backbone not in BACKBONES:
         return EPNet(_load_backbone(backbone, dataset), dataset.num_classes, **kwargs)
-    if kwargs.get("frozen"):
-        raise ValueError(
-            "Expected to freeze a network that has been trained: one of "
-            "keras.applications or a .keras file. "
-            f"Received: '{backbone}', whose weights are random."
-        )
     images = dataset.train.images.astype("float32")
     preprocessing = keras.layers.Normalization(
         mean=images.mean(axis=(0, 1, 2)), variance=images.var(axis=(0, 1, 2))

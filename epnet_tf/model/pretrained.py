@@ -1,14 +1,18 @@
 """Main branches by name: the networks of `keras.applications`, on raw pixels."""
 
+import collections
+import contextlib
 import inspect
 import os
 import pathlib
 import sys
 import traceback
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 from keras import layers, ops
+from keras.src.backend.common import global_state
 
 from epnet_tf import cli
 
@@ -182,9 +186,10 @@ def _check_file(name: str, file: pathlib.Path) -> None:
 
 def _build(name: str, image_shape, weights: str | None) -> keras.Model:
     try:
-        return _constructor(name)(
-            include_top=False, weights=weights, input_shape=image_shape
-        )
+        with _numbered_from_one():
+            return _constructor(name)(
+                include_top=False, weights=weights, input_shape=image_shape
+            )
     except ValueError as error:
         raise ValueError(
             f"Expected images that {name} can take. Received: images of shape "
@@ -202,6 +207,24 @@ def _build(name: str, image_shape, weights: str | None) -> keras.Model:
             f"{found['download_target']}, or give '{NO_WEIGHTS}' for random weights. "
             f"Received: {cli.sentence(error)}"
         ) from error
+
+
+@contextlib.contextmanager
+def _numbered_from_one() -> Iterator[None]:
+    """Lets layers without a name of their own be called as in a new process.
+
+    Exits are named after layers: `re_lu_3` has to be the same one whenever it is built.
+    The counters are private to Keras (tests/test_pretrained.py).
+    """
+    key = "object_name_uids"
+    before = global_state.get_global_attribute(key) or {}
+    counted: dict[str, int] = collections.defaultdict(int)
+    global_state.set_global_attribute(key, counted)
+    try:
+        yield
+    finally:
+        for prefix, count in before.items():
+            counted[prefix] = max(counted[prefix], count)
 
 
 def _load(network: keras.Model, name: str, file: pathlib.Path) -> None:

@@ -39,8 +39,21 @@ _DATA_DIR = flags.DEFINE_string(
 _BETA = flags.DEFINE_multi_float(
     "beta",
     None,
-    "Cost sensitivity, percentage points per multiply-add; default: 5e-7 and 1e-6, or "
-    "both ends and the middle of --beta_range.",
+    "Cost sensitivity, percentage points per multiply-add: at 1e-6 ten million of them "
+    "are worth 10 points of accuracy. Default: 5e-7 and 1e-6 for the named data sets, "
+    "both ends and the middle of --beta_range, otherwise those at which the whole "
+    "network costs 3 and 10 points.",
+)
+_BUDGET = flags.DEFINE_multi_string(
+    "budget",
+    None,
+    "Instead of a beta: mean multiply-adds to promise, such as 30M, or a share of the "
+    "full network, such as 45%.",
+)
+_MAX_ACCURACY_DROP = flags.DEFINE_multi_float(
+    "max_accuracy_drop",
+    None,
+    "Instead of a beta: points of accuracy to lose at most against the full network.",
 )
 _BETA_RANGE = flags.DEFINE_string(
     "beta_range",
@@ -50,12 +63,38 @@ _BETA_RANGE = flags.DEFINE_string(
 _BACKBONE = flags.DEFINE_string(
     "backbone",
     None,
-    "alexnet, densenet, msdnet, resnet10, resnet12, resnet20 or FILE.keras.",
+    "alexnet, densenet, msdnet, resnet10, resnet12, resnet20, a network of "
+    "keras.applications such as MobileNetV3Small, or FILE.keras.",
+)
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "Of a network of keras.applications: imagenet (default), none, or a file.",
+)
+_FREEZE = flags.DEFINE_bool(
+    "freeze", None, "Train heads alone; the network does not change by a bit."
+)
+_UNFREEZE_EPOCHS = flags.DEFINE_integer(
+    "unfreeze_epochs",
+    None,
+    "Epochs of fine-tuning after those with --freeze: the whole network, a hundredth "
+    "of the learning rate, batch statistics as they are.",
+    lower_bound=1,
+)
+_EXITS = flags.DEFINE_string(
+    "exits",
+    None,
+    "Number of exits, at the ends of blocks; or layer names with commas between; or "
+    "all (default): after every convolution that is worth it; or auto: of all, at most "
+    "8 that pay at the given beta; or auto:NUMBER.",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Epochs of stage one.", lower_bound=1)
 _CONTROLLER_EPOCHS = flags.DEFINE_integer(
-    "controller_epochs", None, "Passes over the cached states.", lower_bound=1
+    "controller_epochs",
+    None,
+    "Passes over the cached states; default: 8, of few images more.",
+    lower_bound=1,
 )
 _CONTROLLER_SEEDS = flags.DEFINE_integer(
     "controller_seeds", 1, "Trainings of the controllers to average.", lower_bound=1
@@ -114,12 +153,15 @@ def main(_) -> None:
     import tensorflow as tf
 
     from epnet_tf.evaluation import curve, reports
-    from epnet_tf.experiments import agreement, experiment
+    from epnet_tf.experiments import agreement, experiment, promised
     from epnet_tf.training.distributed import is_chief, strategy_for
 
-    betas = _BETA.value or (
-        curve.curve_betas(beta_range, 3) if beta_range else (5e-7, 1e-6)
-    )
+    budgets, drops = _BUDGET.value or (), _MAX_ACCURACY_DROP.value or ()
+    betas = _BETA.value or ()
+    if not betas and beta_range:
+        betas = curve.curve_betas(beta_range, 3)
+    elif not (betas or budgets or drops) and _DATASET.value in experiment.SCHEDULES:
+        betas = (5e-7, 1e-6)
     if _DETERMINISTIC.value:
         tf.config.experimental.enable_op_determinism()
     config = experiment.Config(
@@ -134,6 +176,10 @@ def main(_) -> None:
             controller_epochs=_CONTROLLER_EPOCHS.value,
             recompose=_RECOMPOSE.value,
             exit_weight_power=_EXIT_WEIGHT_POWER.value,
+            weights=_WEIGHTS.value,
+            exits=_EXITS.value,
+            freeze=_FREEZE.value,
+            unfreeze_epochs=_UNFREEZE_EPOCHS.value,
         ),
         betas=tuple(betas),
         beta_range=beta_range,
@@ -143,6 +189,8 @@ def main(_) -> None:
         seed=_SEED.value,
         controller_seeds=_CONTROLLER_SEEDS.value,
         precision=_PRECISION.value,
+        budgets=tuple(budgets),
+        accuracy_drops=tuple(drops),
     )
     with contextlib.ExitStack() as running:
         team = None
@@ -155,6 +203,8 @@ def main(_) -> None:
         )
     if is_chief(strategy):
         print(reports.table(metrics))
+        if "promises" in metrics:
+            print(promised.table(metrics["promises"]))
         if beta_range:
             print(curve.table(metrics))
         print(f"Models and metrics.json are in {os.path.join(_WORKDIR.value, '')}")

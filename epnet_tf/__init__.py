@@ -26,6 +26,7 @@ _HOMES = {
     "ClassifierTrainer": "epnet_tf.training",
     "ControllerTrainer": "epnet_tf.training",
     "train_controllers": "epnet_tf.training",
+    "select_exits": "epnet_tf.policies",
     "convert": "epnet_tf.conversion.convert",
 }
 

@@ -9,7 +9,11 @@ functions are pure; q is made in log space, as it spans hundreds of orders of ma
 
 import math
 
+from absl import logging
 from keras import ops, random
+
+# What running a whole network has to cost at least, in points, for early exits to pay.
+_LEAST_POINTS = 0.05
 
 
 def check_beta(beta: float) -> None:
@@ -23,6 +27,30 @@ def check_beta(beta: float) -> None:
     """
     if not 0 <= beta < math.inf:
         raise ValueError(f"Expected beta >= 0. Received: beta={beta}.")
+
+
+def warn_of_beta(beta: float, full_macs: float) -> None:
+    """Warns of a cost sensitivity at which there is nothing to decide.
+
+    Args:
+        beta: Percentage points per MAC.
+        full_macs: What the whole network takes.
+    """
+    points = beta * full_macs
+    if 0 < points < _LEAST_POINTS or points > 100.0:
+        reason = (
+            "more than any answer is worth" if points > 100.0 else "next to nothing"
+        )
+        logging.warning(
+            "At beta=%g running the whole network, %.3g M multiply-adds, costs %.2g "
+            "points: %s. From %.1g to %.1g it costs 1 to 30.",
+            beta,
+            full_macs / 1e6,
+            points,
+            reason,
+            1.0 / full_macs,
+            30.0 / full_macs,
+        )
 
 
 def log_exit_distribution(stop_logits):

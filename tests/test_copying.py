@@ -261,9 +261,8 @@ def leaky(x):
     [
         Scale,
         Gain,
-        # With a name of this module, which Keras would not find again.
-        lambda: layers.Lambda(lambda images: leaky(images) / 255.0),
         lambda: conv(3, activation=leaky),
+        # With a name of this module, which Keras would not find again.
         lambda: conv(3, activation=lambda x: leaky(x) + 1.0),
         lambda: conv(3, kernel_initializer=Halves()),
     ],

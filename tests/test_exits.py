@@ -155,7 +155,8 @@ def test_a_number_of_exits_is_spread_over_the_macs(count):
     model = epnet_tf.EPNet(epnet_tf.resnet12(), 10, exits=count)
     assert model.num_exits == count
     share = model.exit_costs.alone / model.exit_costs.full
-    np.testing.assert_allclose(share, np.arange(1, count + 1) / count, atol=0.08)
+    # A block's end is within half a block, a twelfth of the network, of any place.
+    np.testing.assert_allclose(share, np.arange(1, count + 1) / count, atol=0.085)
 
 
 def test_more_exits_than_convolutions():

@@ -91,6 +91,11 @@ def table(metrics: dict) -> str:
         f"{'of full':>9}",
     ]
     for i, learned in enumerate(metrics["policies"]["epnet"]):
+        points = learned["beta"] * metrics["full_macs"]
+        lines.append(
+            f"{learned['beta']:8.1e}  running all of the network costs {points:.3g} "
+            "points"
+        )
         for name, rows in metrics["policies"].items():
             lines.append(_line(name, rows[i], metrics["full_macs"]))
         lines.append(_verdict(metrics, i, learned))

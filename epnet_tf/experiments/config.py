@@ -6,25 +6,87 @@ from collections.abc import Mapping
 
 from epnet_tf import data, objective
 
+# Written in place of a number of exits or of their names.
+ALL_EXITS, CHOSEN_EXITS = "all", "auto"
+
+
+def parse_exits(text: str | None) -> int | list[str] | None:
+    """What `EPNet` takes as `exits`, from what is written on a command line.
+
+    Args:
+        text: A number, `all`, `auto` or `auto:NUMBER`, for which classifiers are
+            trained at all exits, or names of layers with commas between; None for all.
+
+    Raises:
+        ValueError: If a number is below 2, or a name is empty.
+    """
+    if text in (None, ALL_EXITS) or exits_to_choose(text):
+        return None
+    names = [name.strip() for name in text.split(",")]
+    try:
+        count = int(text)
+    except ValueError:
+        count = None
+    if not all(names) or (count is not None and count < 2):
+        raise ValueError(
+            f"Expected exits to be a number of at least 2, '{ALL_EXITS}', "
+            f"'{CHOSEN_EXITS}', '{CHOSEN_EXITS}:NUMBER', or names of layers with "
+            f"commas between. Received: '{text}'."
+        )
+    return names if count is None else count
+
+
+def exits_to_choose(text: str | None) -> int | None:
+    """How many exits are to be kept of all: 8 for `auto`, or as `auto:NUMBER` says.
+
+    Args:
+        text: As in `parse_exits`.
+
+    Returns:
+        The number, the last exit counted; None if exits are not to be chosen.
+
+    Raises:
+        ValueError: If it is no number, or below 2.
+    """
+    kind, separator, number = (text or "").partition(":")
+    if kind != CHOSEN_EXITS:
+        return None
+    count = 8 if not separator else int(number) if number.isdecimal() else 0
+    if count < 2:
+        raise ValueError(
+            f"Expected '{CHOSEN_EXITS}:NUMBER' with a number of at least 2. "
+            f"Received: '{text}'."
+        )
+    return count
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """How the two stages are trained on one data set.
 
     Attributes:
-        backbone: Name of the main branch, or a .keras file with a headless or
-            classifying functional model.
+        backbone: Name of the main branch, one of `keras.applications` among them, or a
+            .keras file with a headless or classifying functional model.
         epochs: Epochs of stage one; the learning rate of SGD with momentum 0.9 rises
             during the first and falls to 0 along a half cosine.
         batch_size: Images in a batch of stage one.
         learning_rate: Highest learning rate of stage one.
         weight_decay: Decoupled, stage one; L2 regularization of a tenth of it has the
             same pull.
-        controller_epochs: Passes over the cached states in stage two.
+        controller_epochs: Passes over the cached states in stage two; 0 for as many as
+            the number of images asks for (`passes_for`).
         recompose: Whether stage one composes its training images anew in each epoch,
             from the same training digits or garments (of data sets that can).
         exit_weight_power: Stage one weighs the cross-entropy of exit i by i to this
             power; 0 is the paper's plain sum (4.3).
+        weights: What a network of `keras.applications` starts from: `imagenet`, `none`
+            or a file; None for ImageNet's.
+        exits: Where exits go: a number, `all`, names of layers with commas between, or
+            `auto` for those of all that pay, at most 8 or as `auto:NUMBER` says; None
+            for all.
+        freeze: Whether stage one trains heads alone and leaves the network as it is.
+        unfreeze_epochs: Epochs, after those of `freeze`, in which the network is
+            fine-tuned with its batch statistics as they are.
     """
 
     backbone: str
@@ -35,6 +97,18 @@ class Schedule:
     controller_epochs: int
     recompose: bool = False
     exit_weight_power: float = 0.0
+    weights: str | None = None
+    exits: str | None = None
+    freeze: bool = False
+    unfreeze_epochs: int = 0
+
+    def __post_init__(self):
+        parse_exits(self.exits)
+        if self.unfreeze_epochs and not self.freeze:
+            raise ValueError(
+                "Expected unfreeze_epochs with freeze: the network is frozen first. "
+                f"Received: unfreeze_epochs={self.unfreeze_epochs} without freeze."
+            )
 
 
 # Batch size and learning rate are the paper's (5.3) on its data sets; the epochs are
@@ -44,8 +118,11 @@ SCHEDULES = {
     "maxmin": Schedule("resnet12", 30, 64, 0.1, 1e-3, 8, recompose=True),
     "multiscale": Schedule("resnet12", 40, 128, 0.1, 1e-3, 8, recompose=True),
     "cifar10": Schedule("resnet10", 100, 128, 0.1, 5e-3, 8),
-    "npz": Schedule("resnet10", 30, 64, 0.05, 5e-3, 8),
+    "npz": Schedule("resnet10", 30, 64, 0.05, 5e-3, controller_epochs=0),
 }
+# Steps of 512 states: as many as `digits` has, the least of the data sets above. After
+# a few dozen controllers hardly stop anyone.
+_CONTROLLER_STEPS, _STATES_IN_STEP, _LEAST_PASSES = 480, 512, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +133,7 @@ class Config:
         dataset: A name, or a user's own files (see `epnet_tf.data.load_dataset`).
         schedule: How to train.
         betas: Cost sensitivities, percentage points per MAC; one set of controllers
-            for each.
+            for each. If there are none and no promises, what suits the network.
         seed: Seed of data, weights, order and augmentation.
         controller_seeds: Trainings of the controllers from as many seeds; the table
             has their mean, the first is saved.
@@ -67,6 +144,10 @@ class Config:
         image_size: Height and width that pictures in files are brought to.
         crop: Whether these are cropped to its proportions, or stretched.
         on_bad_image: Of pictures that cannot be read: `fail` or `skip`.
+        budgets: Mean MACs to promise, as `epnet_tf.policies.budget.parse_macs` takes
+            them; a β is found for each.
+        accuracy_drops: Percentage points that may be lost against the full network; a
+            β is found for each.
     """
 
     dataset: str
@@ -79,12 +160,21 @@ class Config:
     image_size: tuple[int, int] = data.DEFAULT_SHAPE[:2]
     crop: bool = False
     on_bad_image: str = "fail"
+    budgets: tuple[str, ...] = ()
+    accuracy_drops: tuple[float, ...] = ()
 
     def __post_init__(self):
         for beta in self.betas:
             objective.check_beta(beta)
         if self.beta_range is None:
             return
+        if self.budgets or self.accuracy_drops:
+            raise ValueError(
+                "Expected budgets and accuracy drops without a range of beta, in which "
+                "evaluate.py finds it. Received: "
+                f"beta_range={list(self.beta_range)}, budgets={list(self.budgets)}, "
+                f"accuracy_drops={list(self.accuracy_drops)}."
+            )
         low, high = self.beta_range
         if not all(low <= beta <= high for beta in self.betas):
             raise ValueError(
@@ -122,6 +212,19 @@ def load_dataset(settings: Mapping, data_dir: str | None) -> data.Dataset:
         settings["crop"],
         settings["on_bad_image"],
     )
+
+
+def passes_for(count: int) -> int:
+    """Passes of stage two over the states of a number of images.
+
+    Args:
+        count: Number of training images.
+
+    Returns:
+        At least 8; of few images more, as each pass is a few steps only.
+    """
+    steps = -(-count // _STATES_IN_STEP)
+    return max(_LEAST_PASSES, -(-_CONTROLLER_STEPS // steps))
 
 
 def schedule_for(dataset: str, **changes) -> Schedule:

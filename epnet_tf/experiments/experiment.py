@@ -12,23 +12,28 @@ import tensorflow as tf
 from epnet_tf import data, policies
 from epnet_tf.cluster import Team
 from epnet_tf.evaluation import curve, figures
-from epnet_tf.experiments import stage_two, state_shards
+from epnet_tf.experiments import promised, stage_two, state_shards
 from epnet_tf.experiments.checkpoint import Checkpoint
 from epnet_tf.experiments.config import (
+    SCHEDULES,
     Config,
     Schedule,
     completed,
+    exits_to_choose,
     load_dataset,
+    parse_exits,
+    passes_for,
     schedule_for,
 )
 from epnet_tf.experiments.stage_two import model_file, range_file
 from epnet_tf.files import write_whole
-from epnet_tf.model import BACKBONES, EPNet
+from epnet_tf.model import BACKBONES, EPNet, pretrained
 from epnet_tf.model.states import ExitStates, StoredStates, compute_states
 from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 from epnet_tf.training.distributed import fit_distributed, is_chief
 
 __all__ = [
+    "SCHEDULES",
     "Config",
     "Schedule",
     "build_model",
@@ -38,11 +43,19 @@ __all__ = [
     "trained_classifiers",
 ]
 
-# The folder, in the experiment's, of states that workers compute side by side.
+# The folder, in the experiment's, of states that workers compute side by side, or that
+# memory may have no room for.
 _STATES = "states"
 
 # What may change in a folder whose stage one is done.
-_STAGE_TWO = {"betas", "beta_range", "controller_seeds", "controller_epochs"}
+_STAGE_TWO = {
+    *("betas", "beta_range", "controller_seeds", "controller_epochs"),
+    *("budgets", "accuracy_drops"),
+}
+
+# Learning rate of fine-tuning as a share of that of the heads: the network is good
+# already, and what the first steps ask of it is not.
+_FINE_TUNING = 0.01
 
 
 def run(
@@ -58,16 +71,18 @@ def run(
     With a team, every worker computes its share of stage one and of the exit states;
     the first one, the chief, writes all else, and trains stage two.
 
-    Writes `config.json`, `classifiers.keras`, `beta-*/model.keras` for each β,
-    `exits.png` and, last, `metrics.json`; with a range of β, also `model.keras`, one
-    for all, and `curve.png`. Stage one goes on from its last complete epoch; stage two
-    takes seconds and starts over.
+    Writes `config.json`, `classifiers.keras` (and `frozen.keras`, the network before
+    it is fine-tuned, and `all_exits.keras`, before some are chosen),
+    `beta-*/model.keras` for each β, `exits.png` and, last, `metrics.json`; with a range
+    of β, also `model.keras`, one for all, and `curve.png`. Stage one goes on from its
+    last complete epoch; stage two takes seconds and starts over. Prints the exits,
+    with their accuracy on validation images.
 
     Args:
         config: The configuration.
         workdir: The experiment's folder.
         data_dir: Folder of the data sets' files (see `epnet_tf.data.load_dataset`).
-        verbose: As in `keras.Model.fit`.
+        verbose: As in `keras.Model.fit`; 0 prints nothing.
         strategy: What stage one is distributed by; None for one device.
         team: The workers, if there are several; they share the folder.
 
@@ -82,26 +97,52 @@ def run(
     strategy = strategy or tf.distribute.get_strategy()
     metrics_file = workdir / "metrics.json"
     begun = _begun(workdir, config)
+    if begun:
+        betas = tuple(begun["betas"])
+        config = _filled(config, betas, begun["schedule"]["controller_epochs"])
     done = begun == config.as_json() and metrics_file.exists()
     _agree(team, "whether --workdir has the results", done)
     if done:
         return json.loads(metrics_file.read_text())
     dataset = load_dataset(config.as_json(), data_dir)
+    if not _has_betas(config):
+        full_macs = _untrained(config.schedule, dataset).exit_costs.full
+        config = _filled(config, promised.betas_for_size(full_macs))
+    config = _filled(config, controller_epochs=passes_for(len(dataset.train)))
     if begun != config.as_json():
         _check(workdir, config, dataset, strategy)
         if is_chief(strategy):
             _begin(workdir, config)
     model = trained_classifiers(config, dataset, workdir, verbose, strategy, team)
+    count = exits_to_choose(config.schedule.exits)
+    if count:
+        model = _chosen_exits(config, model, count, dataset, verbose)
+        if is_chief(strategy):
+            _save(model, workdir / "classifiers.keras")
+        _agree(team, "that the chosen exits are written", True)
     states = _exit_states(model, dataset, workdir, verbose, strategy, team)
     if states is not None:
-        metrics = {"settings": config.as_json()}
-        metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)
-        _draw(config, metrics, dataset, states[-1], workdir)
-        with write_whole(metrics_file) as path:
-            path.write_text(json.dumps(metrics, indent=1))
+        _second_stage(config, model, dataset, states, workdir, verbose)
         shutil.rmtree(workdir / _STATES, ignore_errors=True)
     _agree(team, "that metrics.json is written", True)
     return json.loads(metrics_file.read_text())
+
+
+def _second_stage(config: Config, model, dataset, states, workdir, verbose) -> None:
+    """Controllers, promises, pictures and, last, `metrics.json`."""
+    train, validation, test = states
+    if verbose:
+        print(model.exit_summary(validation))
+    metrics: dict = {"settings": config.as_json()}
+    promises = promised.betas_that_keep(config, model, train, validation, verbose)
+    if promises:
+        metrics["promises"] = promises
+        every = {*config.betas, *(promise["beta"] for promise in promises)}
+        config = dataclasses.replace(config, betas=tuple(sorted(every)))
+    metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)
+    _draw(config, metrics, dataset, test, workdir)
+    with write_whole(workdir / "metrics.json") as path:
+        path.write_text(json.dumps(metrics, indent=1))
 
 
 def trained_classifiers(
@@ -117,7 +158,8 @@ def trained_classifiers(
     Args:
         config: The configuration.
         dataset: The data set.
-        workdir: Folder for `classifiers.keras`, the checkpoint and TensorBoard logs.
+        workdir: Folder for `classifiers.keras` (or `all_exits.keras`, of which some are
+            then chosen), the checkpoint and TensorBoard logs.
         verbose: As in `keras.Model.fit`.
         strategy: What training is distributed by; None for one device.
         team: The workers, if there are several.
@@ -125,29 +167,112 @@ def trained_classifiers(
     Returns:
         The trained `EPNet` with untrained controllers, in float32, on one device.
     """
-    saved = workdir / "classifiers.keras"
     strategy = strategy or tf.distribute.get_strategy()
+    choose = exits_to_choose(config.schedule.exits)
+    saved = workdir / ("all_exits.keras" if choose else "classifiers.keras")
     trained = saved.exists()
-    _agree(team, "whether --workdir has classifiers.keras", trained)
+    _agree(team, f"whether --workdir has {saved.name}", trained)
     if trained:
         return keras.saving.load_model(saved)
+    phase = _Phase(config, dataset, workdir, verbose, strategy, team)
+    if not config.schedule.unfreeze_epochs:
+        model = _stage_one(phase)
+    else:
+        frozen = workdir / "frozen.keras"
+        has_frozen = frozen.exists()
+        _agree(team, f"whether --workdir has {frozen.name}", has_frozen)
+        if not has_frozen:
+            phase.save(_stage_one(phase), frozen)
+        model = _fine_tuned(phase, frozen)
+    phase.save(model, saved)
+    if is_chief(strategy):
+        for name in ("classifiers", "fine_tuning"):
+            _checkpoint_file(workdir, name).unlink(missing_ok=True)
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class _Phase:
+    """What every phase of stage one works with."""
+
+    config: Config
+    dataset: data.Dataset
+    workdir: pathlib.Path
+    verbose: str | int
+    strategy: tf.distribute.Strategy
+    team: Team | None
+
+    def save(self, model: EPNet, file: pathlib.Path) -> None:
+        """Lets the chief write a model, and all wait for it."""
+        if is_chief(self.strategy):
+            _save(model, file)
+        _agree(self.team, f"that {file.name} is written", True)
+
+
+def _chosen_exits(config: Config, model, count: int, dataset, verbose) -> EPNet:
+    """The model with the exits that pay at the experiment's β."""
+    split = dataset.validation
+    states = compute_states(model, split.images, split.labels, verbose=verbose)
+    if verbose:
+        print(model.exit_summary(states))
+    return model.with_exits(policies.select_exits(model, states, config.betas, count))
+
+
+def _stage_one(phase: _Phase) -> EPNet:
+    """Main branch and classifiers, or heads alone, from the seed or a checkpoint."""
+    config = phase.config
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    with phase.strategy.scope():
+        model = _untrained(config.schedule, phase.dataset)
+    return _fit(phase, model, "classifiers")
+
+
+def _fine_tuned(phase: _Phase, frozen: pathlib.Path) -> EPNet:
+    """What the frozen network's heads were trained for, main branch and all.
+
+    As Keras's guide to transfer learning has it: a small learning rate, and batch
+    normalizations that keep their statistics.
+    """
+    config = phase.config
+    schedule = dataclasses.replace(
+        config.schedule,
+        epochs=config.schedule.unfreeze_epochs,
+        learning_rate=_FINE_TUNING * config.schedule.learning_rate,
+    )
+    weights = keras.saving.load_model(frozen).get_weights()
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    with phase.strategy.scope():
+        model = _untrained(schedule, phase.dataset)
+        model.set_weights(weights)
+        model.frozen = False
+    config = dataclasses.replace(config, schedule=schedule)
+    return _fit(dataclasses.replace(phase, config=config), model, "fine_tuning")
+
+
+def _fit(phase: _Phase, model: EPNet, name: str) -> EPNet:
+    """Trains a model made in the configuration's precision, under the strategy.
+
+    Gives it in float32, on one device.
+    """
+    config, dataset, strategy = phase.config, phase.dataset, phase.strategy
     schedule, train = config.schedule, dataset.train
     steps = data.steps_per_epoch(
         train, schedule.batch_size, strategy.num_replicas_in_sync
     )
-    keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(config.precision)
     checkpoint = Checkpoint(
-        workdir / "classifiers.weights.h5", steps, keep=is_chief(strategy)
+        _checkpoint_file(phase.workdir, name), steps, keep=is_chief(strategy)
     )
     with strategy.scope():
-        model = build_model(schedule.backbone, dataset)
         trainer = ClassifierTrainer(
-            model, depth_weights(model.num_exits, schedule.exit_weight_power)
+            model,
+            depth_weights(model.num_exits, schedule.exit_weight_power),
+            frozen_statistics=name == "fine_tuning",
         )
         trainer.compile(_classifier_optimizer(schedule, steps))
         epoch = checkpoint.restore(trainer)
-    _agree(team, "the number of epochs done in --workdir", epoch)
+    _agree(phase.team, "the number of epochs done in --workdir", epoch)
 
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return data.training_pipeline(
@@ -162,7 +287,7 @@ def trained_classifiers(
 
     callbacks: list[keras.callbacks.Callback] = [checkpoint]
     if is_chief(strategy):
-        callbacks.append(keras.callbacks.TensorBoard(workdir / "logs"))
+        callbacks.append(keras.callbacks.TensorBoard(phase.workdir / "logs"))
     fit_distributed(
         trainer,
         batches,
@@ -171,20 +296,37 @@ def trained_classifiers(
         initial_epoch=epoch,
         epochs=schedule.epochs,
         callbacks=callbacks,
-        verbose=verbose,
+        verbose=phase.verbose,
     )
     keras.config.set_dtype_policy("float32")
     one_device = strategy is tf.distribute.get_strategy()
-    if config.precision != "float32" or not one_device:
-        weights = model.get_weights()
-        model = build_model(schedule.backbone, dataset)
-        model.set_weights(weights)
-    if is_chief(strategy):
-        with write_whole(saved) as path:
-            model.save(path)
-        checkpoint.path.unlink(missing_ok=True)
-    _agree(team, "that classifiers.keras is written", True)
+    if config.precision == "float32" and one_device:
+        return model
+    weights, frozen = model.get_weights(), model.frozen
+    model = _untrained(schedule, dataset)
+    model.set_weights(weights)
+    model.frozen = frozen
     return model
+
+
+def _untrained(schedule: Schedule, dataset: data.Dataset) -> EPNet:
+    """The model of a schedule, with the weights that it starts from."""
+    return build_model(
+        schedule.backbone,
+        dataset,
+        schedule.weights,
+        exits=parse_exits(schedule.exits),
+        frozen=schedule.freeze,
+    )
+
+
+def _checkpoint_file(workdir: pathlib.Path, phase: str) -> pathlib.Path:
+    return workdir / f"{phase}.weights.h5"
+
+
+def _save(model: EPNet, file: pathlib.Path) -> None:
+    with write_whole(file) as path:
+        model.save(path)
 
 
 def _exit_states(
@@ -242,14 +384,19 @@ def _agree(team: Team | None, what: str, value) -> None:
         team.agree(what, value)
 
 
-def build_model(backbone: str, dataset: data.Dataset, **kwargs) -> EPNet:
+def build_model(
+    backbone: str, dataset: data.Dataset, weights: str | None = None, **kwargs
+) -> EPNet:
     """An untrained EPNet for a data set.
 
     Args:
         backbone: A name in `BACKBONES`, for which images are centred and scaled
             within the model by the training data's mean and standard deviation of
-            each channel; or a .keras file, whose model gets the raw values.
+            each channel; a network of `keras.applications`, with its own preprocessing;
+            or a .keras file, whose model gets the raw values.
         dataset: The data set.
+        weights: `imagenet` (also None), `none` or a file, for a network of
+            `keras.applications`.
         **kwargs: Further arguments of `EPNet`.
 
     Returns:
@@ -258,6 +405,23 @@ def build_model(backbone: str, dataset: data.Dataset, **kwargs) -> EPNet:
     Raises:
         ValueError: If there is no such backbone, or it does not take such images.
     """
+    is_random = backbone in BACKBONES or weights == pretrained.NO_WEIGHTS
+    if kwargs.get("frozen") and is_random:
+        raise ValueError(
+            "Expected to freeze a network that has been trained: one of "
+            "keras.applications with its weights, or a .keras file. "
+            f"Received: '{backbone}', whose weights are random."
+        )
+    if backbone in pretrained.names():
+        network = pretrained.pretrained(
+            backbone, dataset.image_shape, weights or pretrained.IMAGENET
+        )
+        return EPNet(network, dataset.num_classes, **kwargs)
+    if weights is not None:
+        raise ValueError(
+            "Expected weights for a network of keras.applications, such as "
+            f"MobileNetV3Small. Received: weights={weights} for '{backbone}'."
+        )
     if backbone not in BACKBONES:
         return EPNet(_load_backbone(backbone, dataset), dataset.num_classes, **kwargs)
     mean, variance = data.pixel_moments(dataset.train)
@@ -273,8 +437,9 @@ def build_model(backbone: str, dataset: data.Dataset, **kwargs) -> EPNet:
 def _load_backbone(file: str, dataset: data.Dataset) -> keras.Model:
     if not (file.endswith(".keras") and pathlib.Path(file).is_file()):
         raise ValueError(
-            f"Expected as backbone one of {', '.join(BACKBONES)} or an existing .keras "
-            f"file. Received: '{file}'."
+            f"Expected as backbone one of {', '.join(BACKBONES)}, a network of "
+            "keras.applications, such as MobileNetV3Small, or an existing .keras file. "
+            f"Received: '{file}'."
         )
     model = keras.saving.load_model(file)
     if model.input_shape[1:] != dataset.image_shape:
@@ -283,6 +448,21 @@ def _load_backbone(file: str, dataset: data.Dataset) -> keras.Model:
             f"Received: '{file}' for {list(model.input_shape[1:])}."
         )
     return model
+
+
+def _has_betas(config: Config) -> bool:
+    return bool(config.betas or config.budgets or config.accuracy_drops)
+
+
+def _filled(
+    config: Config, betas: tuple[float, ...] = (), controller_epochs: int = 0
+) -> Config:
+    """The configuration with what it leaves to data and network."""
+    schedule = config.schedule
+    if not schedule.controller_epochs:
+        schedule = dataclasses.replace(schedule, controller_epochs=controller_epochs)
+    betas = config.betas if _has_betas(config) else betas
+    return dataclasses.replace(config, schedule=schedule, betas=betas)
 
 
 def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
@@ -322,11 +502,12 @@ def _check(
             "Expected recompose for data sets whose images are composed of several. "
             f"Received: recompose=True for {dataset.name}."
         )
-    if not (workdir / "classifiers.keras").exists():
+    done = (workdir / name for name in ("classifiers.keras", "all_exits.keras"))
+    if not any(file.exists() for file in done):
         data.steps_per_epoch(
             dataset.train, config.schedule.batch_size, strategy.num_replicas_in_sync
         )
-        build_model(config.schedule.backbone, dataset)
+        _untrained(config.schedule, dataset)
 
 
 def _begin(workdir: pathlib.Path, config: Config) -> None:

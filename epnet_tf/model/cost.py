@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -70,27 +70,53 @@ def exit_costs(
     Raises:
         ValueError: If layers with weights cannot be counted.
     """
+    every = costs_by_exits(model, layer_macs)
     count = sum(name.startswith("logits_") for name in model.output)
-    names = [f"logits_{i:02d}" for i in range(1, count + 1)]
-    executed: dict[int, int] = {}
-    classifiers = controllers = 0
-    with_controllers, with_classifiers, alone = [], [], []
-    for name in names:
-        nodes = graph.ancestors([model.output[name]])
-        macs = macs_by_node(nodes, layer_macs)
-        alone.append(sum(macs.values()))
-        classifier = macs.pop(id(graph.producer(model.output[name])))
-        executed |= macs
-        classifiers += classifier
-        stop = model.output.get(name.replace("logits", "stop"))
-        if stop is not None:
-            node = graph.producer(stop)
-            controllers += macs_by_node([node], layer_macs)[id(node)]
-        with_classifiers.append(sum(executed.values()) + classifiers)
-        with_controllers.append(with_classifiers[-1] + controllers)
-    return ExitCosts(
-        *(np.array(x, np.int64) for x in (with_controllers, with_classifiers, alone))
-    )
+    return every(range(1, count + 1))
+
+
+def costs_by_exits(
+    model: keras.Model, layer_macs: Mapping[str, int] | None = None
+) -> Callable[[Sequence[int]], ExitCosts]:
+    """Prepares to count what leaving costs if the model had some of its exits only.
+
+    Args:
+        model: As in `exit_costs`.
+        layer_macs: As there.
+
+    Returns:
+        Numbers of exits, from 1 and ascending, to their `ExitCosts`.
+
+    Raises:
+        ValueError: If layers with weights cannot be counted.
+    """
+    answers = {}
+    for name in model.output:
+        if name.startswith("logits_"):
+            macs = macs_by_node(graph.ancestors([model.output[name]]), layer_macs)
+            classifier = macs.pop(id(graph.producer(model.output[name])))
+            controller, stop = 0, model.output.get(name.replace("logits", "stop"))
+            if stop is not None:
+                node = graph.producer(stop)
+                controller = macs_by_node([node], layer_macs)[id(node)]
+            answers[int(name.removeprefix("logits_"))] = macs, classifier, controller
+
+    def costs(numbers: Sequence[int]) -> ExitCosts:
+        executed: dict[int, int] = {}
+        classifiers = controllers = 0
+        with_controllers, with_classifiers, alone = [], [], []
+        for number in numbers:
+            macs, classifier, controller = answers[number]
+            alone.append(sum(macs.values()) + classifier)
+            executed |= macs
+            classifiers += classifier
+            controllers += controller
+            with_classifiers.append(sum(executed.values()) + classifiers)
+            with_controllers.append(with_classifiers[-1] + controllers)
+        found = with_controllers, with_classifiers, alone
+        return ExitCosts(*(np.array(x, np.int64) for x in found))
+
+    return costs
 
 
 def model_macs(

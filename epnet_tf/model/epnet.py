@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -12,12 +12,13 @@ import tensorflow as tf
 from epnet_tf import objective
 from epnet_tf.data import streams
 from epnet_tf.data.pixels import warn_of_range
-from epnet_tf.model import classifiers, copying, graph, main_branch
+from epnet_tf.model import classifiers, copying, graph, main_branch, summary
 from epnet_tf.model.classifiers import BranchClassifier, PaperClassifier
-from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
+from epnet_tf.model.cost import ExitCosts, costs_by_exits, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import Controller
-from epnet_tf.model.states import state_model
+from epnet_tf.model.pretrained import as_layer
+from epnet_tf.model.states import ExitStates, state_model
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_named
 
 # What the layers of each exit are called; a user's layer of such a name is renamed.
@@ -31,14 +32,18 @@ class _Parts:
     Attributes:
         start: Where its main branch begins: the images, preprocessed.
         output: Where the backbone ends, its classifier included.
+        features: What the exits read of it, the last one's included.
         input_shape: Height, width and channels of the backbone's images.
         name: The backbone's name.
+        ends_in_classifier: Whether the last exit's classifier is the backbone's own.
     """
 
     start: keras.KerasTensor
     output: keras.KerasTensor
+    features: tuple[keras.KerasTensor, ...]
     input_shape: tuple[int, int, int]
     name: str
+    ends_in_classifier: bool
     controller: Controller
     classifier: BranchClassifier | PaperClassifier
     preprocessing: keras.layers.Layer | None
@@ -85,17 +90,21 @@ class EPNet(keras.Model):
             the later is called `name_2`.
         num_classes: Number of classes, at least 2.
         exits: None for an exit after every convolution that is worth its head, an int
-            for about that many, spread evenly over the MACs, or a list of layer names.
+            for about that many, spread evenly over the MACs and at the ends of blocks,
+            where little crosses the cut, or a list of layer names.
         controller: How controllers are built: `Controller` or `PaperController`.
         classifier: How branch classifiers are built: `BranchClassifier` or
             `PaperClassifier`; the last exit, the network itself, has the paper's.
         preprocessing: A layer applied to the raw images (0 to 255) before the
-            backbone; None gives it the raw values.
+            backbone, or `preprocess_input` of a network of `keras.applications`; None
+            gives it the raw values.
         beta: Cost sensitivity that the controllers were trained for, in percentage
             points per MAC; set by `ControllerTrainer`.
         beta_range: If given, (low, high): controllers take β as a second input, the
             model's inputs are the dict `image` and `beta` [b, 1].
         layer_macs: MACs of layers with weights that cannot be counted, by layer name.
+        frozen: Whether the main branch, and the classifier that the backbone ends in,
+            are to stay as they are, bit for bit, whatever is trained: see `frozen`.
 
     Raises:
         ValueError: If backbone, exits or costs are not as said above.
@@ -108,10 +117,11 @@ class EPNet(keras.Model):
         exits: int | Sequence[str] | None = None,
         controller: Controller | None = None,
         classifier: BranchClassifier | PaperClassifier | None = None,
-        preprocessing: keras.layers.Layer | None = None,
+        preprocessing: keras.layers.Layer | Callable | None = None,
         beta: float | None = None,
         beta_range: tuple[float, float] | None = None,
         layer_macs: Mapping[str, int] | None = None,
+        frozen: bool = False,
         name: str = "epnet",
         **kwargs,
     ):
@@ -119,6 +129,7 @@ class EPNet(keras.Model):
         classifier = classifier or BranchClassifier()
         main_branch.check_backbone(backbone)
         _check(num_classes, beta, beta_range)
+        preprocessing = as_layer(preprocessing)
         image = x = keras.Input(backbone.input_shape[1:], name="image")
         taken = _own_names(backbone, exits, beta_range)
         if preprocessing is not None:
@@ -176,17 +187,22 @@ class EPNet(keras.Model):
         self._parts = _Parts(
             start=x,
             output=output,
+            features=tuple(place.features for place in places),
             input_shape=backbone.input_shape[1:],
             name=backbone.name,
+            ends_in_classifier=own is not None,
             controller=controller,
             classifier=classifier,
             preprocessing=preprocessing,
             layer_macs=dict(layer_macs) if layer_macs else None,
         )
         if own is not None:
-            self.get_layer(f"logits_{self.num_exits:02d}").set_weights(
-                [own.kernel, own.bias]
-            )
+            last = self.get_layer(f"logits_{self.num_exits:02d}")
+            last.set_weights([own.kernel, own.bias])
+            last.trainable = last.trainable and own.trainable
+        self._frozen = False
+        if frozen:
+            self.frozen = True
 
     def classify(self, images, batch_size: int = 256, beta=None) -> Prediction:
         """Classifies images with early exit: each answers where its controller stops.
@@ -237,6 +253,63 @@ class EPNet(keras.Model):
     def preprocessing(self) -> keras.layers.Layer | None:
         """What raw images go through before the backbone."""
         return self._parts.preprocessing
+
+    @property
+    def frozen(self) -> bool:
+        """Whether only heads are trained.
+
+        Then no stage changes the main branch or the classifier that the backbone ended
+        in, batch statistics included, with whatever optimizer: they run as in
+        inference, and their layers, which are the backbone's own, are not trainable.
+        Set it to False, before a trainer is made, to train them on.
+        """
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, frozen: bool):
+        self._frozen = bool(frozen)
+        self._set_main_branch_trainable(not frozen)
+
+    @property
+    def trainable(self) -> bool:
+        """As Keras's; what is `frozen` stays so."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, trainable: bool):
+        keras.Model.trainable.fset(self, trainable)
+        if getattr(self, "_frozen", False):
+            self._set_main_branch_trainable(False)
+
+    def _set_main_branch_trainable(self, trainable: bool) -> None:
+        parts = self._parts
+        found = [
+            node.operation
+            for node in graph.ancestors([*parts.features, parts.output])
+            if isinstance(node.operation, keras.layers.Layer)
+        ]
+        if parts.ends_in_classifier:
+            found.append(self.get_layer(f"logits_{self.num_exits:02d}"))
+        for layer in found:
+            layer.trainable = trainable
+
+    @property
+    def exit_features(self) -> tuple[keras.KerasTensor, ...]:
+        """What each exit reads of the main branch: N symbolic tensors."""
+        return self._parts.features
+
+    def exit_summary(self, states: ExitStates | None = None) -> str:
+        """A table of the exits.
+
+        Args:
+            states: States of held-out images (`compute_states`), to tell accuracies.
+
+        Returns:
+            For each exit its layer, the shape of what it reads, the MACs of leaving
+            through it, their share of the plain network, the weights of its head,
+            number and values of the tensors that cross the cut, and its accuracy.
+        """
+        return summary.table(summary.exit_rows(self, states))
 
     def with_beta(self, images, beta: float | None):
         """The model's input for images at one β.
@@ -307,6 +380,7 @@ class EPNet(keras.Model):
             preprocessing=copying.clone(parts.preprocessing),
             beta_range=beta_range,
             layer_macs=parts.layer_macs,
+            frozen=self.frozen,
             name=self.name,
             trainable=self.trainable,
         )
@@ -319,19 +393,81 @@ class EPNet(keras.Model):
         )
         return twin
 
+    def with_exits(self, names: Sequence[str]) -> "EPNet":
+        """The same network with some of its exits, whose heads stay as trained.
+
+        Controllers were trained for the exits that there were: train them again.
+
+        Args:
+            names: Of `exit_layers`; the last exit, the network itself, stays anyway.
+
+        Returns:
+            A new `EPNet` with copies of the weights.
+
+        Raises:
+            ValueError: If there is no such exit.
+        """
+        unknown = [name for name in names if name not in self.exit_layers]
+        if unknown:
+            raise ValueError(
+                f"Expected names of exits: {', '.join(self.exit_layers)}. "
+                f"Received: {', '.join(map(repr, unknown))}."
+            )
+        source = self.copy()
+        parts = source._parts
+        chosen = type(self)(
+            parts.backbone,
+            self.num_classes,
+            exits=list(names),
+            controller=parts.controller,
+            preprocessing=parts.preprocessing,
+            beta=self.beta,
+            beta_range=self.beta_range,
+            layer_macs=parts.layer_macs,
+            frozen=self.frozen,
+            name=self.name,
+            trainable=self.trainable,
+        )
+        numbers = {
+            f"_{self.exit_layers.index(layer) + 1:02d}": f"_{number:02d}"
+            for number, layer in enumerate(chosen.exit_layers, start=1)
+        }
+        renamed = {}
+        for layer in source._head_layers():
+            kind, ending = layer.name[:-3], layer.name[-3:]
+            if ending in numbers:
+                renamed[layer.name] = kind + numbers[ending]
+                own = chosen.get_layer(renamed[layer.name])
+                own.set_weights(layer.get_weights())
+        for path in self._frozen_heads():
+            head, *inner = path.split("/")
+            if head in renamed:
+                chosen._freeze_heads(["/".join([renamed[head], *inner])])
+        return chosen
+
+    def costs_by_exits(self) -> Callable[[Sequence[int]], ExitCosts]:
+        """What leaving would cost if the model had some of its exits only.
+
+        Returns:
+            Numbers of exits, from 1 and ascending, to their `ExitCosts`.
+        """
+        return costs_by_exits(self, self._parts.layer_macs)
+
+    def _head_layers(self) -> list:
+        """The layers that are not the backbone's."""
+        backbone = {
+            node.operation.name for node in graph.ancestors([self._parts.output])
+        }
+        return [layer for layer in self.layers if layer.name not in backbone]
+
     def _controller_nodes(self) -> list:
         stops = [k for k in self.output if k.startswith("stop_")]
         return [graph.producer(self.output[stop]) for stop in stops]
 
     def _frozen_heads(self) -> list[str]:
         """Layers of heads that are not trained: `logits_01`, `controller_01/hidden`."""
-        backbone = {
-            node.operation.name for node in graph.ancestors([self._parts.output])
-        }
         frozen = []
-        for layer in self.layers:
-            if layer.name in backbone:
-                continue
+        for layer in self._head_layers():
             inner = layer.layers if graph.is_graph(layer) else []
             parts = {layer.name: layer} | {f"{layer.name}/{x.name}": x for x in inner}
             frozen += [k for k, v in parts.items() if v.weights and not v.trainable]
@@ -373,6 +509,7 @@ class EPNet(keras.Model):
             "beta": self.beta,
             "beta_range": self.beta_range,
             "layer_macs": parts.layer_macs,
+            "frozen": self.frozen,
             "name": self.name,
             "trainable": self.trainable,
             "frozen_heads": self._frozen_heads(),

@@ -1,6 +1,7 @@
 """Where the exits go in a main branch (one after every convolution's activation)."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -64,9 +65,9 @@ def place_exits(
 
     Args:
         features: Output of the main branch, before its classifier.
-        exits: None for one after every convolution, an int for about that many,
-            spread evenly over the MACs and with the last one counted, or names of
-            layers.
+        exits: None for one after every convolution, an int for about that many at
+            the ends of blocks, spread evenly over the MACs and with the last one
+            counted, or names of layers.
         head_cost: MACs of classifier and controller on a feature map.
         classifier_macs: MACs of the network's own classifier.
         layer_macs: MACs of layers that cannot be counted, by layer name.
@@ -85,7 +86,55 @@ def place_exits(
     candidates = _after_convolutions(nodes, features)
     total = reached(features) + classifier_macs
     kept = _worth_their_heads(candidates, reached, head_cost, total)
-    return kept if exits is None else _spread(kept, exits, reached, total)
+    if exits is None:
+        return kept
+    ends = {end.layer for end in _ends_of_blocks(nodes, candidates, features)}
+    narrow = [exit_ for exit_ in kept if exit_.layer in ends]
+    enough = len(narrow) >= min(exits - 1, len(kept))
+    return _spread(narrow if enough else kept, exits, reached, total)
+
+
+def crossing(
+    nodes: Sequence, tensors: Sequence[keras.KerasTensor]
+) -> list[list[keras.KerasTensor]]:
+    """What has to be kept for what runs later, when a network stops after a tensor.
+
+    Args:
+        nodes: Of the network, in the order in which they run.
+        tensors: Where it stops, in that order.
+
+    Returns:
+        For each tensor those that were made until then and are read by what remains,
+        or are themselves where it ends; the images, which are there anyway, are none.
+    """
+    at = {id(t): i for i, node in enumerate(nodes) for t in node.outputs}
+    made = {id(t): t for node in nodes if node.input_tensors for t in node.outputs}
+    last_read: dict[int, int] = {}
+    for i, node in enumerate(nodes):
+        for tensor in node.input_tensors:
+            last_read[id(tensor)] = i
+    for tensor in nodes[-1].outputs:
+        last_read[id(tensor)] = len(nodes)
+    return [
+        [t for key, t in made.items() if at[key] <= at[id(x)] < last_read.get(key, -1)]
+        for x in tensors
+    ]
+
+
+def _ends_of_blocks(nodes, candidates: list[Exit], features) -> list[Exit]:
+    """The candidates where no more crosses the cut than at those beside them.
+
+    Within a residual block its shortcut crosses too, within an inverted bottleneck the
+    expansion, several times as wide: all that a segment hands to the next.
+    """
+    cuts = crossing(nodes, [*(c.features for c in candidates), features])
+    values = [sum(math.prod(tensor.shape[1:]) for tensor in cut) for cut in cuts]
+    before = [math.inf, *values]
+    return [
+        candidate
+        for i, candidate in enumerate(candidates)
+        if values[i] <= min(before[i], values[i + 1])
+    ]
 
 
 def _macs_until(nodes, layer_macs) -> Callable[[keras.KerasTensor], int]:

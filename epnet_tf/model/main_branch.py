@@ -17,10 +17,12 @@ class Classifier:
     Attributes:
         kernel: float32 [c, classes].
         bias: float32 [classes].
+        trainable: Whether the layer that it was is trained.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
+    trainable: bool
 
 
 def check_backbone(backbone) -> None:
@@ -173,4 +175,4 @@ def _classifier(layer, num_classes: int) -> Classifier:
         bias = np.asarray(layer.bias, "float32")
     if len(bias) < num_classes:  # One logit for the second of two classes.
         kernel, bias = np.pad(kernel, ((0, 0), (1, 0))), np.pad(bias, (1, 0))
-    return Classifier(kernel, bias)
+    return Classifier(kernel, bias, layer.trainable)

@@ -36,6 +36,21 @@ def state_model(model: keras.Model) -> keras.Model:
     return keras.Model(image, outputs, name="states")
 
 
+def split_state_model(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """The parts of `state_model`, which can run in different modes.
+
+    Args:
+        model: An `EPNet`; its layers are shared.
+
+    Returns:
+        The main branch, images to the list of what each exit reads; and the heads,
+        that list to the states.
+    """
+    states = state_model(model)
+    features = list(model.exit_features)
+    return keras.Model(states.input, features), keras.Model(features, states.output)
+
+
 @overload
 def compute_states(
     model: keras.Model, images, labels=..., batch_size: int = ..., verbose=...

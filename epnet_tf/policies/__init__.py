@@ -25,6 +25,7 @@ from epnet_tf.policies.rules import (
     softmax_per_exit,
     static,
 )
+from epnet_tf.policies.selection import select_exits
 
 __all__ = [
     "Policy",
@@ -40,6 +41,7 @@ __all__ = [
     "resnet",
     "score",
     "score_exits",
+    "select_exits",
     "softmax_gate",
     "softmax_gate_oracle",
     "softmax_gate_tuned",

@@ -97,22 +97,24 @@ def parse_macs(budget: str, full_macs: int) -> float:
     """A budget as people write it, in MACs.
 
     Args:
-        budget: Mean multiply-adds, such as "10e6", or a share of the full network,
-            such as "45%".
+        budget: Mean multiply-adds, such as "30M" or "10e6", or a share of the full
+            network, such as "45%".
         full_macs: What the full network spends.
 
     Raises:
         ValueError: If it is neither, or not above 0.
     """
-    number, share = budget.strip().removesuffix("%"), budget.strip().endswith("%")
+    text = budget.strip()
+    units = {"%": full_macs / 100.0, "k": 1e3, "M": 1e6, "G": 1e9}
+    unit = units.get(text[-1:], 1.0)
     try:
-        macs = float(number) * (full_macs / 100.0 if share else 1.0)
+        macs = float(text[:-1] if text[-1:] in units else text) * unit
     except ValueError:
         macs = math.nan
     if not 0 < macs < math.inf:
         raise ValueError(
-            "Expected as budget a number of multiply-adds, such as 10e6, or a share "
-            f"of the full network, such as 45%. Received: {budget!r}."
+            "Expected as budget a number of multiply-adds, such as 30M or 10e6, or a "
+            f"share of the full network, such as 45%. Received: {budget!r}."
         )
     return macs
 

@@ -123,16 +123,11 @@ def softmax_per_exit(validation: ExitStates, costs: ExitCosts, beta: float) -> P
     values = lack_of_confidence(validation)
     rewards = 100.0 * validation.correct - beta * costs.with_classifiers
     common = best_threshold(lack_of_confidence, validation, costs, beta)
-
-    def benefit(thresholds):
-        exits = first_below(values, thresholds) - 1
-        return rewards[np.arange(len(exits)), exits].mean()
-
     ends = [
-        _ascend(values, rewards, np.full(values.shape[1], start))
+        ascend(values, rewards, np.full(values.shape[1], start))
         for start in (common, 0.0)
     ]
-    best = max(ends, key=benefit)
+    best = max(ends, key=lambda limits: mean_reward(values, rewards, limits))
     return threshold("softmax-per-exit", lack_of_confidence, best, costs)
 
 
@@ -224,8 +219,34 @@ def _exponentials(states: ExitStates) -> np.ndarray:
     return np.exp(logits - logits.max(axis=-1, keepdims=True))
 
 
-def _ascend(values: np.ndarray, rewards: np.ndarray, thresholds: np.ndarray):
-    """Coordinate ascent over the exits' thresholds, until nothing changes."""
+def mean_reward(
+    values: np.ndarray, rewards: np.ndarray, thresholds: np.ndarray
+) -> float:
+    """What leaving at the first value below its threshold is worth on average.
+
+    Args:
+        values: [n, N].
+        rewards: [n, N]; of leaving through each exit.
+        thresholds: [N].
+    """
+    exits = first_below(values, thresholds) - 1
+    return float(rewards[np.arange(len(exits)), exits].mean())
+
+
+def ascend(
+    values: np.ndarray, rewards: np.ndarray, thresholds: np.ndarray
+) -> np.ndarray:
+    """Coordinate ascent over the exits' thresholds, until nothing changes.
+
+    Args:
+        values: [n, N].
+        rewards: [n, N]; of leaving through each exit.
+        thresholds: [N]; to start from.
+
+    Returns:
+        Thresholds [N] whose mean reward no change of a single one raises.
+    """
+    thresholds = thresholds.copy()
     for _ in range(100):
         before = thresholds.copy()
         for i in reversed(range(values.shape[1] - 1)):

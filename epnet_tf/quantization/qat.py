@@ -77,6 +77,11 @@ def fine_tune(
             "Expected training images to fine-tune on, and a label for each. "
             f"Received: {len(images)} images and {len(labels)} labels."
         )
+    if model.frozen:
+        raise ValueError(
+            "Expected a model whose main branch may be trained; use quantization int8, "
+            f"which needs no fine-tuning. Received: '{model.name}', which is frozen."
+        )
     tfmot, tf_keras = _import()
     scaling, main_branch = _split(model)
     sample = scaling.predict(np.asarray(calibration_sample(images, seed)), verbose=0)

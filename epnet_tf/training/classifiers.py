@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from epnet_tf.model.states import split_state_model
 from epnet_tf.training.stage import num_replicas
 from epnet_tf.training.trainer import ExitTrainer
 
@@ -33,11 +34,14 @@ class ClassifierTrainer(ExitTrainer):
 
     Compile with an optimizer (the loss is built in) and fit on raw images and labels,
     integers or one-hot. Reports `accuracy` (of the last exit) and `exits_accuracy`
-    (mean over all exits).
+    (mean over all exits). Of a model that is `frozen`, it trains the heads alone.
 
     Args:
         model: The `EPNet` that is trained in place.
         exit_weights: Weights of the N cross-entropies; None for 1 each.
+        frozen_statistics: Whether the main branch runs as in inference while it is
+            trained: its batch normalizations keep their statistics and it drops
+            nothing. For fine-tuning a pretrained network with a small learning rate.
 
     Raises:
         ValueError: If the number of weights is not that of the exits.
@@ -47,6 +51,7 @@ class ClassifierTrainer(ExitTrainer):
         self,
         model: keras.Model,
         exit_weights: Sequence[float] | None = None,
+        frozen_statistics: bool = False,
         **kwargs,
     ):
         super().__init__(model, **kwargs)
@@ -56,17 +61,22 @@ class ClassifierTrainer(ExitTrainer):
                 f"Received: {len(exit_weights)}."
             )
         self.exit_weights = tuple(exit_weights) if exit_weights else None
+        self.frozen_statistics = frozen_statistics
+        self.main_branch, self.heads = split_state_model(model)
         self.accuracy = keras.metrics.Mean(name="accuracy")
         self.exits_accuracy = keras.metrics.Mean(name="exits_accuracy")
 
     @property
     def trainable_weights(self):
-        """Main branch and classifiers; controllers take no part."""
-        return self.states.trainable_weights
+        """Main branch, if not frozen, and classifiers; controllers take no part."""
+        trained = self.heads if self.model.frozen else self.states
+        return trained.trainable_weights
 
     def call(self, inputs, training=None):
         """States of the images: the logits of all exits among them."""
-        return self.states(inputs, training=training)
+        if not (training and (self.model.frozen or self.frozen_statistics)):
+            return self.states(inputs, training=training)
+        return self.heads(self.main_branch(inputs, training=False), training=True)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -91,4 +101,7 @@ class ClassifierTrainer(ExitTrainer):
 
     def get_config(self):
         """The constructor's arguments."""
-        return super().get_config() | {"exit_weights": self.exit_weights}
+        return super().get_config() | {
+            "exit_weights": self.exit_weights,
+            "frozen_statistics": self.frozen_statistics,
+        }

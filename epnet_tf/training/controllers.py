@@ -79,6 +79,7 @@ class ControllerTrainer(ExitTrainer):
             ValueError: If β is negative.
         """
         objective.check_beta(beta)
+        objective.warn_of_beta(beta, self.model.exit_costs.full)
         self.beta.assign(beta)
         self.model.beta = float(beta)
 

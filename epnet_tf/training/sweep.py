@@ -44,6 +44,8 @@ class ControllerSweep(Stage):
         self.built = True  # All variables are made here.
         check_betas(betas, model.beta_range)
         self.betas = () if betas is None else tuple(float(beta) for beta in betas)
+        for beta in self.betas:
+            objective.warn_of_beta(beta, model.exit_costs.full)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.macs = model.exit_costs.with_controllers
         # Above 0 while `Exploration` is at work.
@@ -109,12 +111,22 @@ class ControllerSweep(Stage):
         """The loss alone: what counts is measured on held-out states afterwards."""
         return self.get_metrics_result()
 
-    def assign(self, index: int = 0):
+    def assign(self, index: int = 0, beta: float | None = None):
         """Takes the controllers of one β into the model, and sets `model.beta`.
 
         Args:
             index: Place of the β in `betas`; 0, the only set, with `beta_range`.
+            beta: The β itself, instead of its place.
+
+        Raises:
+            ValueError: If there are no controllers for the β.
         """
+        if beta is not None:
+            if beta not in self.betas:
+                raise ValueError(
+                    f"Expected a beta of {list(self.betas)}. Received: beta={beta}."
+                )
+            index = self.betas.index(beta)
         for stack in self.stacks:
             stack.assign(index, [_controller(self.model, i) for i in stack.exits])
         if self.model.beta_range is None:

@@ -1,0 +1,108 @@
+"""Cost sensitivities for people: from a network's size, a budget or a loss allowed."""
+
+import numpy as np
+
+from epnet_tf import policies
+from epnet_tf.experiments.config import Config
+from epnet_tf.model import EPNet
+from epnet_tf.model.states import ExitStates
+from epnet_tf.policies import budget
+from epnet_tf.training.sweep import train_controllers
+
+# What running the whole network costs at the β of a network of which nothing is known.
+_POINTS = (3.0, 10.0)
+# And at those that are tried for a promise.
+_LEAST, _MOST, _COUNT = 0.3, 100.0, 12
+
+
+def betas_for_size(full_macs: int) -> tuple[float, ...]:
+    """Cost sensitivities at which stopping early is worth a thought.
+
+    Args:
+        full_macs: Multiply-adds of the plain network.
+
+    Returns:
+        β, rounded to one digit, at which running all of it costs about 3 and 10 points.
+    """
+    return tuple(float(f"{points / full_macs:.0e}") for points in _POINTS)
+
+
+def betas_that_keep(
+    config: Config,
+    model: EPNet,
+    train: ExitStates,
+    validation: ExitStates,
+    verbose="auto",
+) -> list[dict]:
+    """Finds a β for each promise of a configuration.
+
+    Controllers are trained for a dozen β side by side, and those are taken that go
+    furthest while the promise holds with confidence 95% (`policies.budget`).
+
+    Args:
+        config: The configuration.
+        model: The `EPNet` with trained classifiers.
+        train: States of the training images.
+        validation: States of images that nothing was trained on.
+        verbose: As in `keras.Model.fit`.
+
+    Returns:
+        For each promise a dict: `promise`, `beta`, `limit` and `validation` (what was
+        limited, as measured), both in `unit` ("MACs" or "points").
+
+    Raises:
+        ValueError: If a promise is no number, or no β can keep it.
+    """
+    full = model.exit_costs.full
+    limits = [budget.parse_macs(text, full) for text in config.budgets]
+    if not limits and not config.accuracy_drops:
+        return []
+    # Rounded, as folders are named after them.
+    betas = [float(f"{b / full:.1e}") for b in np.geomspace(_MOST, _LEAST, _COUNT)]
+    sweep = train_controllers(
+        model,
+        train,
+        betas,
+        seed=config.seed,
+        epochs=config.schedule.controller_epochs,
+        verbose=verbose,
+    )
+    candidates = {}
+    for beta in betas:
+        sweep.assign(beta=beta)
+        weights = policies.controller_weights(model)
+        candidates[beta] = policies.epnet(model, weights=weights)
+    found = []
+    for text, macs in zip(config.budgets, limits, strict=True):
+        choice = budget.meet_macs(candidates, validation, macs)
+        found.append(_promise(f"at most {text} multiply-adds", "MACs", choice))
+    for points in config.accuracy_drops:
+        choice = budget.meet_accuracy_drop(candidates, validation, points)
+        found.append(_promise(f"at most {points:g} points lost", "points", choice))
+    return found
+
+
+def table(promises: list[dict]) -> str:
+    """The promises, with the β that keep them.
+
+    Args:
+        promises: As from `betas_that_keep`.
+
+    Returns:
+        Lines for a terminal.
+    """
+    return "\n".join(
+        f"{p['beta']:8.1e}  keeps: {p['promise']} (on validation images "
+        f"{p['validation']:.3g} {p['unit']})"
+        for p in promises
+    )
+
+
+def _promise(promise: str, unit: str, choice: budget.Choice) -> dict:
+    return {
+        "promise": promise,
+        "unit": unit,
+        "beta": choice.parameter,
+        "limit": choice.limit,
+        "validation": choice.measured,
+    }

@@ -1,0 +1,141 @@
+"""A β from a budget, from a loss allowed, from a network's size; and what it means."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from small_models import small_epnet, small_images
+from test_pretrained_experiment import config_for, inputs  # noqa: F401
+
+import epnet_tf
+from epnet_tf import objective
+from epnet_tf.evaluation import reports
+from epnet_tf.experiments import config, experiment, promised
+from epnet_tf.model import compute_states
+from epnet_tf.policies import budget
+from epnet_tf.training import ControllerSweep
+
+
+@pytest.mark.parametrize(
+    "text, macs",
+    [("30M", 30e6), ("1.5G", 1.5e9), ("200k", 2e5), ("45%", 90.0), (" 10e6 ", 10e6)],
+)
+def test_budgets_as_people_write_them(text, macs):
+    assert budget.parse_macs(text, 200) == pytest.approx(macs)
+
+
+@pytest.mark.parametrize("text", ["M", "-3M", "30 apples", "", "0%", "30m"])
+def test_what_is_no_budget(text):
+    with pytest.raises(ValueError, match=r"30M.*Received: "):
+        budget.parse_macs(text, 200)
+
+
+@pytest.mark.parametrize(
+    "full, betas", [(10_000_000, (3e-7, 1e-6)), (65_320_000, (5e-8, 2e-7))]
+)
+def test_betas_for_a_network_of_a_size(full, betas):
+    assert promised.betas_for_size(full) == betas
+
+
+@pytest.mark.parametrize(
+    "beta, warned",
+    [(1e-9, "next to nothing"), (1e-4, "more than"), (1e-7, ""), (0, "")],
+)
+def test_absurd_betas_are_warned_of(beta, warned, caplog):
+    objective.warn_of_beta(beta, 10_000_000)
+    assert warned in caplog.text and bool(warned) == bool(caplog.records)
+    if warned:
+        assert "10 M multiply-adds" in caplog.text
+        assert "From 1e-07 to 3e-06 it costs 1 to 30" in caplog.text
+
+
+def test_trainers_warn(caplog):
+    model = small_epnet()
+    full = model.exit_costs.full
+    epnet_tf.ControllerTrainer(model, beta=10 / full)
+    ControllerSweep(model, [10 / full])
+    assert not caplog.records
+    epnet_tf.ControllerTrainer(model, beta=1e3 / full)
+    ControllerSweep(model, [1e3 / full])
+    assert len(caplog.records) == 2
+
+
+def test_controllers_are_assigned_by_their_beta():
+    model = small_epnet()
+    sweep = ControllerSweep(model, [1e-4, 2e-4])
+    for place in range(2):
+        sweep.assign(place)
+        expected = model.get_weights()
+        sweep.assign(1 - place)
+        sweep.assign(beta=sweep.betas[place])
+        assert model.beta == sweep.betas[place]
+        for a, b in zip(model.get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"0.0002.*Received: beta=0.0003"):
+        sweep.assign(beta=3e-4)
+
+
+def test_betas_that_keep_promises(inputs):  # noqa: F811
+    images, labels = small_images(900)
+    model = small_epnet()
+    trainer = epnet_tf.ClassifierTrainer(model)
+    trainer.compile(keras.optimizers.Adam(0.01))
+    trainer.fit(images[:300], labels[:300], epochs=3, verbose=0)
+    train, validation = (
+        compute_states(model, images[part], labels[part], verbose=0)
+        for part in (slice(300), slice(300, None))
+    )
+    chosen = dataclasses.replace(
+        config_for(inputs, controller_epochs=150),
+        budgets=("95%",),
+        accuracy_drops=(20.0,),
+    )
+    limit, drop = promised.betas_that_keep(chosen, model, train, validation, verbose=0)
+    assert limit["unit"] == "MACs" and drop["unit"] == "points"
+    assert (
+        limit["validation"]
+        < limit["limit"]
+        == pytest.approx(0.95 * model.exit_costs.full)
+    )
+    assert drop["validation"] < 20.0 == drop["limit"]
+    text = promised.table([limit, drop])
+    assert "at most 95% multiply-adds" in text and "at most 20 points lost" in text
+
+
+def test_without_a_beta_the_network_says(inputs, tmp_path):  # noqa: F811
+    chosen = dataclasses.replace(config_for(inputs, epochs=1), betas=())
+    metrics = experiment.run(chosen, tmp_path, verbose=0)
+    betas = [row["beta"] for row in metrics["policies"]["epnet"]]
+    assert betas == list(promised.betas_for_size(metrics["full_macs"]))
+    kept = json.loads((tmp_path / "config.json").read_text())
+    assert kept["betas"] == betas
+    assert experiment.run(chosen, tmp_path, verbose=0) == metrics
+    points = betas[0] * metrics["full_macs"]
+    assert f"running all of the network costs {points:.3g}" in reports.table(metrics)
+
+
+def test_a_range_and_a_budget(inputs):  # noqa: F811
+    with pytest.raises(ValueError, match=r"without a range.*45%"):
+        dataclasses.replace(
+            config_for(inputs), betas=(), beta_range=(1e-6, 1e-4), budgets=("45%",)
+        )
+
+
+@pytest.mark.parametrize(
+    "count, passes", [(50_000, 8), (30_000, 9), (12_000, 20), (2_000, 120), (100, 480)]
+)
+def test_few_images_are_passed_over_more_often(count, passes):
+    assert config.passes_for(count) == passes
+
+
+def test_a_data_set_of_ones_own_gets_as_many_passes(inputs, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(config, "_CONTROLLER_STEPS", 10)
+    chosen = config_for(inputs, epochs=1)
+    chosen = dataclasses.replace(
+        chosen, schedule=dataclasses.replace(chosen.schedule, controller_epochs=0)
+    )
+    metrics = experiment.run(chosen, tmp_path, verbose=0)
+    assert metrics["settings"]["schedule"]["controller_epochs"] == 10
+    assert experiment.run(chosen, tmp_path, verbose=0) == metrics

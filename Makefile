@@ -53,6 +53,11 @@ android:
 android-arm64:
 	android_demo/build.sh arm64
 
+# One file that stops by itself, from C, Java, Kotlin, Python and JavaScript.
+.PHONY: one-file
+one-file:
+	android_demo/build.sh one-file
+
 # The long soak and mutation tests and the latency table, on a quiet machine.
 android-soak:
 	android_demo/build.sh soak

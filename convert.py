@@ -1,4 +1,4 @@
-"""Converts a trained model to a bundle of .tflite segments that stop early.
+"""Converts a trained model to a bundle that stops early.
 
     python convert.py --model=runs/maxmin/beta-5e-07/model.keras --dataset=maxmin \
         --output=runs/maxmin/bundle
@@ -14,6 +14,7 @@ from absl import flags
 import epnet_tf
 from epnet_tf import cli
 from epnet_tf.quantization import names
+from epnet_tf.runtime import bundle
 from epnet_tf.runtime.metrics import measured
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
@@ -29,6 +30,9 @@ _REFIT = flags.DEFINE_bool(
     "refit",
     None,
     "Fit the heads to the quantized main branch; by default with int8, int8-full, qat.",
+)
+_FORMAT = flags.DEFINE_enum(
+    "format", "both", bundle.CONTENTS, "Segments, one file that stops by itself."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The bundle's folder.")
 _NAME = flags.DEFINE_string("name", None, "What the bundle is called.")
@@ -56,6 +60,7 @@ def main(_) -> None:
         refit=_REFIT.value,
         labels=dataset.labels,
         name=_NAME.value or dataset.name,
+        formats=_FORMAT.value,
         overwrite=_OVERWRITE.value,
     )
     print(summary(conversion))
@@ -65,11 +70,13 @@ def main(_) -> None:
 def summary(conversion) -> str:
     """A table: the policy with the Keras model and with the bundle."""
     manifest = conversion.manifest
-    size = sum(entry.bytes for entry in manifest.segments)
-    lines = [
-        f"{conversion.path}: {len(manifest.segments)} segments, "
-        f"{manifest.quantization}, {size / 1e6:.2f} MB"
-    ]
+    parts = []
+    if manifest.segments:
+        size = sum(entry.bytes for entry in manifest.segments)
+        parts.append(f"{len(manifest.segments)} segments, {size / 1e6:.2f} MB")
+    if manifest.model:
+        parts.append(f"{manifest.model.file}, {manifest.model.bytes / 1e6:.2f} MB")
+    lines = [f"{conversion.path}: {manifest.quantization}; {'; '.join(parts)}"]
     for name, metrics in measured(manifest.metrics).items():
         lines += ["", f"{metrics.images:,} {name} images, beta = {metrics.beta:g}"]
         lines += _rows(manifest, metrics)

@@ -32,7 +32,11 @@ _BETA_RANGE = flags.DEFINE_string(
     None,
     "LOW,HIGH: one model for every β between, beside one for each --beta.",
 )
-_BACKBONE = flags.DEFINE_string("backbone", None, "resnet10, resnet12 or FILE.keras.")
+_BACKBONE = flags.DEFINE_string(
+    "backbone",
+    None,
+    "alexnet, densenet, msdnet, resnet10, resnet12, resnet20 or FILE.keras.",
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Epochs of stage one.", lower_bound=1)
 _CONTROLLER_EPOCHS = flags.DEFINE_integer(

@@ -1,6 +1,8 @@
 """Classifies image files with a bundle, and says where each one stopped.
 
 python -m epnet_tf.run BUNDLE IMAGE.png ...
+
+Instead of the bundle, the model.tflite that is in it will do.
 """
 
 import pathlib
@@ -34,7 +36,7 @@ def describe(runner: SegmentRunner, image: np.ndarray, beta: float | None) -> st
     return (
         f"{manifest.labels[answer.label[0]]:12s}"
         f"{answer.probabilities[0].max():7.1%}"
-        f"  exit {answer.exit[0]}/{len(manifest.segments)}"
+        f"  exit {answer.exit[0]}/{len(manifest.exits)}"
         f"  {answer.macs[0] / 1e6:.2f} M MACs"
         f"  {answer.macs[0] / manifest.full_macs:.0%} of full"
         f"  {milliseconds:.2f} ms"

@@ -47,11 +47,21 @@ def residual_epnet(images: np.ndarray, **kwargs) -> epnet_tf.EPNet:
         **kwargs,
     )
     beta = float(np.sqrt(np.prod(BETA_RANGE))) if model.beta_range else None
+    _scale_statistics(model, images)
     outputs = model.predict(model.with_beta(images, beta), verbose=0)
     for i in range(1, model.num_exits):
         stop = model.get_layer(f"controller_{i:02d}").get_layer("stop")
         stop.bias.assign(stop.bias - np.median(outputs[f"stop_{i:02d}"]))
     return model
+
+
+def _scale_statistics(model: epnet_tf.EPNet, images: np.ndarray) -> None:
+    """Scales the statistics of the exits by the images, as training does."""
+    images = model.with_beta(images, BETA_RANGE[0] if model.beta_range else None)
+    for i in range(1, model.num_exits):
+        scaling = model.get_layer(f"scaling_{i:02d}")
+        statistics = keras.Model(model.input, scaling.input).predict(images, verbose=0)
+        scaling.set_weights([statistics.mean(axis=0), statistics.var(axis=0)])
 
 
 @pytest.fixture(scope="session")

@@ -36,11 +36,17 @@ def test_bundle_holds_what_its_manifest_says(epnet, int8_bundle):
     assert content["full_macs"] == epnet.exit_costs.full
     segments = content["segments"]
     files = [f"segment_{i:02d}.tflite" for i in (1, 2, 3, 4)]
+    model = content["model"]
+    assert model["file"] == "model.tflite"
+    assert model["exits"] == [
+        {"layer": s["layer"], "cumulative_macs": s["cumulative_macs"]} for s in segments
+    ]
     assert [s["file"] for s in segments] == files
     report = ["report.md", "report.png"]
     assert sorted(os.listdir(int8_bundle.path)) == [
         "epnet.json",
         "epnet.json.sha256",
+        "model.tflite",
         *report,
         *files,
     ]
@@ -220,7 +226,7 @@ def test_old_bundle_survives_a_failure_and_is_replaced_by_success(
 
     new = epnet_tf.convert(epnet, images, path, quantization="none", overwrite=True)
     assert bundle.read_manifest(path) == dataclasses.replace(
-        old, labels=new.manifest.labels, metrics=None
+        old, labels=new.manifest.labels, metrics=None, model=new.manifest.model
     )
     assert os.listdir(tmp_path) == ["bundle"]
 

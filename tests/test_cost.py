@@ -159,7 +159,8 @@ def test_tensorflows_profiler_agrees(make):
 
 def test_resnet12_of_the_design():
     model = epnet_tf.EPNet(epnet_tf.resnet12(), 10)
-    heads = np.cumsum([10 * c for c in [32] * 4 + [64] * 4 + [128] * 4])
+    # Maps of 25, 13 and 7 rows: grids of 4×4 and 3×3 with maxima, averages alone.
+    heads = np.cumsum([10 * c for c in [32 * 17] * 4 + [64 * 10] * 4 + [128] * 4])
     bare = (model.exit_costs.with_classifiers - heads) / 1e6
     expected = [0.18, 5.96, 11.72, 17.48, 20.60, 27.17, 33.40, 39.63, 43.25, 50.87]
     np.testing.assert_allclose(bare, [*expected, 58.10, 65.32], atol=0.01)
@@ -176,7 +177,7 @@ def test_costs_of_parallel_branches():
     names = ["stem", "separable_relu", "grouped_relu", "dilated"]
     model = epnet_tf.EPNet(branching_backbone(), 5, exits=names)
     assert model.exit_layers == (*names, "last")
-    at, classifier = 16 * 16, 8 * 5
+    at, classifier = 16 * 16, 8 * 17 * 5
     stem, separable = at * 27 * 8, at * (9 * 8 + 8 * 8)
     grouped, dilated, last = at * 9 * 2 * 8, at * 9 * 64, 49 * 9 * 24 * 16
     costs = model.exit_costs
@@ -200,7 +201,8 @@ def test_costs_of_parallel_branches():
 
 def test_controllers_of_the_paper_cost_what_table_2_says():
     paper = epnet_tf.PaperController(f_in=(10, 10, 10), f_cat=(10, 10, 1))
-    model = epnet_tf.EPNet(epnet_tf.resnet10(), 10, controller=paper)
+    classifier = epnet_tf.PaperClassifier()
+    model = epnet_tf.EPNet(epnet_tf.resnet10(), 10, None, paper, classifier)
     costs = model.exit_costs
     controllers = costs.with_controllers - costs.with_classifiers
     assert controllers[-1] / 9 == pytest.approx(1.07e3, abs=10)

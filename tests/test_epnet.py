@@ -58,7 +58,12 @@ def test_outputs_with_a_beta_range():
 
 def test_logits_are_pooled_features_times_a_matrix():
     backbone = small_backbone()
-    model = epnet_tf.EPNet(backbone, 3, exits=["block1_relu1"])
+    model = epnet_tf.EPNet(
+        backbone,
+        3,
+        exits=["block1_relu1"],
+        classifier=epnet_tf.PaperClassifier(),
+    )
     images, _ = small_images(4)
     exit_layer = backbone.get_layer("block1_relu1")
     features = keras.Model(backbone.input, exit_layer.output)(images)
@@ -97,6 +102,30 @@ def test_controllers_of_every_kind(controller, beta_range):
     assert model.classify(images, beta=beta).label.shape == (4,)
     again = epnet_tf.EPNet.from_config(model.get_config())
     assert [w.shape for w in again.weights] == [w.shape for w in model.weights]
+
+
+@pytest.mark.parametrize(
+    ("channels", "classes", "reads"),
+    # Logits that outnumber the features are left out.
+    [(6, 5, 6 + 5), (6, 6, 6 + 6), (6, 7, 6)],
+)
+def test_our_controller_by_hand(channels, classes, reads):
+    controller = epnet_tf.Controller(units=4, summary=3).build("c", channels, classes)
+    shapes = [tuple(w.shape) for w in controller.trainable_weights]
+    assert shapes == [(reads, 3), (3,), (5 + 3, 4), (4,), (4, 1), (1,)]
+
+
+def test_our_controller_without_a_summary_by_hand():
+    controller = epnet_tf.Controller(units=4, summary=None).build("c", 6, 7)
+    shapes = [tuple(w.shape) for w in controller.trainable_weights]
+    assert shapes == [(5 + 6 + 7, 4), (4,), (4, 1), (1,)]
+
+
+def test_controllers_from_before_there_was_a_summary_have_none():
+    old = epnet_tf.Controller.from_config({"units": 64, "dropout": 0.2})
+    assert old == epnet_tf.Controller()
+    narrow = epnet_tf.Controller(summary=16)
+    assert epnet_tf.Controller.from_config(narrow.get_config()) == narrow
 
 
 def test_the_papers_controller_by_hand():

@@ -14,7 +14,14 @@ CHEAP = epnet_tf.PaperController(f_in=(), f_cat=(1,))
 
 
 def epnet(backbone, num_classes=3, exits=None, **kwargs):
-    return epnet_tf.EPNet(backbone, num_classes, exits, controller=CHEAP, **kwargs)
+    return epnet_tf.EPNet(
+        backbone,
+        num_classes,
+        exits,
+        controller=CHEAP,
+        classifier=epnet_tf.PaperClassifier(),
+        **kwargs,
+    )
 
 
 def functional(build, shape=(12, 12, 3)):
@@ -46,7 +53,8 @@ def test_resnet12_has_an_exit_after_every_activation():
 
 def test_first_exit_costs_what_its_convolution_and_head_cost():
     model = epnet_tf.EPNet(epnet_tf.resnet12(), 10)
-    assert model.exit_costs.alone[0] == 25 * 25 * 9 * 32 + 320
+    statistics = 32 * (16 + 1)
+    assert model.exit_costs.alone[0] == 25 * 25 * 9 * 32 + 10 * statistics
 
 
 def test_mobilenet_v2():

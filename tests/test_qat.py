@@ -40,6 +40,7 @@ def data():
 def tuned(data):
     """A model, its weights before, and the fine-tuned one."""
     model = small_epnet(beta=1e-5)
+    model.get_layer("controller_01").get_layer("hidden").trainable = False
     before = [w.numpy() for w in model.weights]
     result = qat.fine_tune(
         model, *data, epochs=3, batch_size=16, learning_rate=1e-3, verbose=0
@@ -51,6 +52,9 @@ def test_kernels_and_biases_of_main_branch_and_classifiers_are_trained(tuned):
     model, before, result = tuned
     assert isinstance(result, epnet_tf.EPNet)
     assert (result.beta, result.exit_layers) == (model.beta, model.exit_layers)
+    for each in (model, result):
+        assert not each.get_layer("controller_01").get_layer("hidden").trainable
+        assert each.get_layer("controller_02").get_layer("hidden").trainable
     main = {w.path for w in model.weights if w.path.startswith(("block", "logits"))}
     for old, new in zip(model.weights, result.weights, strict=True):
         moved = np.abs(old.numpy() - new.numpy()).max()
@@ -80,7 +84,7 @@ def test_rounding_in_the_graph_is_that_of_int8(data):
     scaling, main_branch = qat._split(model)
     inputs = scaling.predict(data[0], verbose=0)
     rebuilt = qat._rebuild(main_branch, tf_keras)
-    wrapped = qat._quantize(rebuilt, tfmot, tf_keras)
+    wrapped = qat._quantize(rebuilt, qat._heads(main_branch), tfmot, tf_keras)
     qat._set_ranges(wrapped, rebuilt, inputs, tf_keras)
     wrapped(inputs, training=True)  # Takes the kernels' ranges and the input's.
     content = modes.quantize(export.to_tflite(model), "int8", feeds(data[0]))
@@ -91,6 +95,18 @@ def test_rounding_in_the_graph_is_that_of_int8(data):
         assert np.abs(rounded - exact).max() > 1e-5
         assert np.abs(rounded - exact).max() < 0.1 * np.ptp(exact)
         assert np.abs(rounded - int8).max() < 0.1 * np.ptp(exact)
+
+
+def test_statistics_are_rebuilt_and_what_follows_stays_float32(epnet, images, labels):
+    scaling, main_branch = qat._split(epnet)
+    heads = {f"{kind}_{i:02d}" for kind in ("statistics", "scaling") for i in (1, 2, 3)}
+    assert qat._heads(main_branch) == heads | {f"logits_{i:02d}" for i in range(1, 5)}
+    tfmot, tf_keras = qat._import()
+    rebuilt = qat._rebuild(main_branch, tf_keras)
+    qat._check_equal(main_branch, rebuilt, scaling.predict(images, verbose=0))
+    wrapped = qat._quantize(rebuilt, qat._heads(main_branch), tfmot, tf_keras)
+    names = {layer.name for layer in wrapped.layers}
+    assert heads < names and {"quant_grid_01", "quant_max_01"} < names
 
 
 def test_keras_stays_the_same_for_child_processes(tuned):

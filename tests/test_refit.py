@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import BETA_RANGE
+from conftest import BETA_RANGE, residual_backbone
 
 import epnet_tf
 from epnet_tf import policies
@@ -11,7 +11,7 @@ from epnet_tf.conversion import convert
 from epnet_tf.model import compute_states
 from epnet_tf.quantization import refit
 from epnet_tf.runtime import bundle
-from epnet_tf.tflite import flatbuffer, outputs
+from epnet_tf.tflite import export, flatbuffer, outputs
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,38 @@ def test_states_are_what_the_quantized_heads_see(epnet, images, labels, mode):
     np.testing.assert_allclose(stops, said.stops, atol=tolerance)
 
 
+def test_what_a_classifier_scales_is_found_folded_or_not(epnet, images, labels):
+    """Conversion folds scaling into dense layers that have a bias."""
+    biased = epnet_tf.EPNet.from_config(epnet.get_config())
+    biased.set_weights(epnet.get_weights())
+    biased.get_layer("logits_01").bias.assign([1.0, 2.0, 3.0, 4.0])
+    wanted = keras.Model(epnet.input, epnet.get_layer("scaling_01").input)
+    for model in (epnet, biased):
+        whole = export.to_tflite(model)
+        _, statistics = refit._states_and_statistics(whole, images, labels)
+        np.testing.assert_allclose(
+            statistics[0], wanted.predict(images, verbose=0), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_controllers_that_read_no_features_are_refitted(images, labels):
+    model = epnet_tf.EPNet(
+        residual_backbone(),
+        4,
+        exits=["relu1a"],
+        controller=epnet_tf.PaperController(f_in=(), f_cat=(5, 1)),
+        beta=1e-5,
+    )
+    whole = convert.to_tflite(model, images, "int8")
+    assert refit.compute_states(whole, images, labels).pooled[0].shape == (60, 0)
+    fitted = refit.refit(model, whole, images, labels)
+    before, after = (
+        m.get_layer("controller_01").get_layer("stop").get_weights()[0]
+        for m in (model, fitted)
+    )
+    assert 0 < np.abs(before - after).max() < 0.1
+
+
 def test_correction_finds_the_layer_that_gives_what_is_wanted():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(500, 3))
@@ -84,11 +116,11 @@ def test_classifiers_are_nearer_to_those_before_quantization(
     epnet, fitted, int8_tflite, images, labels
 ):
     wanted = compute_states(epnet, images, labels, verbose=0).logits
-    before = refit.compute_states(int8_tflite, images, labels)
+    before, statistics = refit._states_and_statistics(int8_tflite, images, labels)
     after = before.logits.copy()
-    for i, pooled in enumerate(before.pooled):
-        kernel, bias = fitted.get_layer(f"logits_{i + 1:02d}").get_weights()
-        after[:, i] = pooled @ kernel + bias
+    for i, read in enumerate(statistics):
+        scaled = fitted.get_layer(f"scaling_{i + 1:02d}")(read)
+        after[:, i] = fitted.get_layer(f"logits_{i + 1:02d}")(scaled)
     far, near = (np.abs(x - wanted).mean(axis=(0, 2)) for x in (before.logits, after))
     assert (near[:-1] < far[:-1]).all()
     assert near[-1] == far[-1]
@@ -168,7 +200,7 @@ def test_segment_without_a_changed_head_has_the_same_constants(
 ):
     """Nothing in the last segment is fitted again; names of its tensors may differ."""
     old, new = (
-        flatbuffer.read(bundle.read_segment(b.path, b.manifest.segments[-1])).model
+        flatbuffer.read(bundle.read_tflite(b.path, b.manifest.segments[-1])).model
         for b in (int8_bundle, refitted_bundle)
     )
     constants = [
@@ -201,7 +233,10 @@ def test_refit_for_a_range_of_beta(
         ({"refit": True}, "to refit the controllers on"),
         ({"refit": True, "quantization": "none"}, "refit with quantization none"),
         ({"refit": True, "quantization": "float16"}, "quantization float16"),
-        ({"training_data": "short"}, r"training_data .* labels of shape \[5\]"),
+        (
+            {"training_data": "short"},
+            "training_data, one for each of 60 .* Received: 5",
+        ),
     ],
 )
 def test_what_cannot_be_refitted_is_refused(

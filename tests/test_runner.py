@@ -168,7 +168,7 @@ def test_other_folders_are_refused(tmp_path):
         (lambda m: m.pop("labels"), "epnet.json: labels is missing"),
         (lambda m: m["segments"][1].pop("sha256"), r"segments\[1\]: sha256 is missing"),
         (lambda m: m["segments"][0].update(bytes="1"), "bytes is not as expected"),
-        (lambda m: m.update(segments=[]), "no segments"),
+        (lambda m: m.update(segments=[], model=None), "no segments"),
         (lambda m: m["segments"][0].update(file="../x"), "outside the bundle"),
         (lambda m: m["policy"].update(type="entropy"), "unknown type 'entropy'"),
         (lambda m: m["policy"].pop("beta"), "exactly one of beta and beta_range"),
@@ -225,10 +225,11 @@ def test_command_tells_label_exit_and_cost(int8_bundle, images):
     assert re.fullmatch(pattern, line)
 
 
-def test_command(int8_bundle, images, tmp_path):
+@pytest.mark.parametrize("file", ["", "model.tflite"])
+def test_command(int8_bundle, images, tmp_path, file):
     Image.fromarray(images[0, ..., 0]).save(tmp_path / "a.png")
     (tmp_path / "no.png").write_text("no image")
-    command = [sys.executable, "-m", "epnet_tf.run", str(int8_bundle.path)]
+    command = [sys.executable, "-m", "epnet_tf.run", str(int8_bundle.path / file)]
     for names, code in ((["a.png"], 0), (["a.png", "no.png"], 1)):
         result = subprocess.run(
             [*command, *(str(tmp_path / name) for name in names)],
@@ -253,7 +254,7 @@ def test_benchmark_times_every_contender(epnet, int8_bundle, images, labels):
     timings = benchmark.compare(
         epnet, int8_bundle.path, images[:5], (images, labels), rounds=2
     )
-    assert len(timings) == 7
+    assert len(timings) == 8
     for timing in timings.values():
         assert timing.seconds.shape == (20,)
         assert 0 < timing.milliseconds(10) <= timing.milliseconds(50)
@@ -384,7 +385,7 @@ def test_a_model_s_invoke_works_by_what_is_private_in_litert(int8_bundle, images
     # Where LiteRT no longer has it, let `invoke` be the interpreter's own: workers then
     # wait for each other longer, and all is right.
     entry = int8_bundle.manifest.segments[0]
-    model = LiteRTModel(bundle.read_segment(int8_bundle.path, entry))
+    model = LiteRTModel(bundle.read_tflite(int8_bundle.path, entry))
     expected = model.run(image=images[:1])
     invoke, outputs = model.invoke, model.outputs
     for memory in outputs.values():

@@ -1,151 +1,13 @@
 """The slicer, on graphs made by hand or drawn at random, and on a real model."""
 
-import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from graphs import GraphBuilder, pack, random_array, random_exits, random_feed
 
 from epnet_tf.quantization import modes
 from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.tflite import flatbuffer, slicer
-
-SHAPE = (1, 3, 3, 2)
-Operator, Options = schema.BuiltinOperator, schema.BuiltinOptions
-
-
-class GraphBuilder:
-    """Writes .tflite graphs of elementwise operators, convolutions and pooling."""
-
-    def __init__(self):
-        self.buffers = [schema.BufferT()]
-        self.tensors, self.operators, self.codes = [], [], []
-        self.inputs: dict[str, int] = {}
-
-    def tensor(self, shape, buffer=0, dtype=schema.TensorType.FLOAT32):
-        name = f"t{len(self.tensors)}".encode()
-        self.tensors.append(schema.TensorT(list(shape), dtype, buffer, name))
-        return len(self.tensors) - 1
-
-    def input(self, name, shape=SHAPE):
-        self.inputs[name] = self.tensor(shape)
-        return self.inputs[name]
-
-    def constant(self, values, dtype=schema.TensorType.FLOAT32):
-        values = np.asarray(values)
-        self.buffers.append(schema.BufferT(np.frombuffer(values.tobytes(), np.uint8)))
-        return self.tensor(values.shape, len(self.buffers) - 1, dtype)
-
-    def operator(self, code, inputs, shape, options_type=0, options=None):
-        if code not in self.codes:
-            self.codes.append(code)
-        output = self.tensor(shape)
-        self.operators.append(
-            schema.OperatorT(
-                self.codes.index(code), inputs, [output], options_type, options
-            )
-        )
-        return output
-
-    def add(self, a, b):
-        shape = self.tensors[a].shape
-        options = schema.AddOptionsT()
-        return self.operator(Operator.ADD, [a, b], shape, Options.AddOptions, options)
-
-    def multiply(self, a, b):
-        shape = self.tensors[a].shape
-        options = schema.MulOptionsT()
-        return self.operator(Operator.MUL, [a, b], shape, Options.MulOptions, options)
-
-    def tanh(self, a):
-        return self.operator(Operator.TANH, [a], self.tensors[a].shape)
-
-    def concatenate(self, a, b):
-        *space, channels = self.tensors[a].shape
-        shape = (*space, channels + self.tensors[b].shape[-1])
-        options = schema.ConcatenationOptionsT(axis=3)
-        return self.operator(
-            Operator.CONCATENATION, [a, b], shape, Options.ConcatenationOptions, options
-        )
-
-    def convolve(self, a, kernel):
-        """Same padding; the kernel's shape is [outputs, height, width, inputs]."""
-        outputs = kernel.shape[0]
-        constants = [self.constant(kernel), self.constant(np.zeros(outputs, "f4"))]
-        options = schema.Conv2DOptionsT(strideW=1, strideH=1)
-        return self.operator(
-            Operator.CONV_2D,
-            [a, *constants],
-            (*self.tensors[a].shape[:-1], outputs),
-            Options.Conv2DOptions,
-            options,
-        )
-
-    def convolve_depthwise(self, a, kernel):
-        """Same padding; the kernel's shape is [1, height, width, channels]."""
-        shape = self.tensors[a].shape
-        constants = [self.constant(kernel), self.constant(np.zeros(shape[-1], "f4"))]
-        options = schema.DepthwiseConv2DOptionsT(
-            strideW=1, strideH=1, depthMultiplier=1
-        )
-        return self.operator(
-            Operator.DEPTHWISE_CONV_2D,
-            [a, *constants],
-            shape,
-            Options.DepthwiseConv2DOptions,
-            options,
-        )
-
-    def pool(self, a):
-        axes = self.constant(np.array([1, 2], np.int32), schema.TensorType.INT32)
-        options = schema.ReducerOptionsT()
-        shape = (1, self.tensors[a].shape[-1])
-        return self.operator(
-            Operator.MEAN, [a, axes], shape, Options.ReducerOptions, options
-        )
-
-    def dequantize(self, constant):
-        options = schema.DequantizeOptionsT()
-        return self.operator(
-            Operator.DEQUANTIZE,
-            [constant],
-            self.tensors[constant].shape,
-            Options.DequantizeOptions,
-            options,
-        )
-
-    def model(self, outputs: dict[str, int]) -> schema.ModelT:
-        maps = [
-            [schema.TensorMapT(n, t) for n, t in names.items()]
-            for names in (self.inputs, outputs)
-        ]
-        subgraph = schema.SubGraphT(
-            self.tensors,
-            list(self.inputs.values()),
-            list(outputs.values()),
-            self.operators,
-            "main",
-        )
-        codes = [schema.OperatorCodeT(min(c, 127), None, 1, c) for c in self.codes]
-        return schema.ModelT(
-            version=3,
-            operatorCodes=codes,
-            subgraphs=[subgraph],
-            buffers=self.buffers,
-            signatureDefs=[schema.SignatureDefT(*maps, flatbuffer.SIGNATURE)],
-        )
-
-    def build(self, outputs: dict[str, int]) -> flatbuffer.Graph:
-        return flatbuffer.read(pack(self.model(outputs)))
-
-
-def pack(model: schema.ModelT) -> bytes:
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def random_array(rng, shape=SHAPE):
-    return rng.normal(size=shape).astype(np.float32)
 
 
 def run_in_row(segments, feed):
@@ -166,10 +28,6 @@ def assert_equal_to_whole(graph, segments, feed):
         assert value.tobytes() == row[name].tobytes(), name
 
 
-def image_feed(rng):
-    return {"image": random_array(rng)}
-
-
 def test_residual_cut_is_crossed_by_two_tensors():
     g = GraphBuilder()
     a = g.tanh(g.input("image"))
@@ -185,7 +43,7 @@ def test_residual_cut_is_crossed_by_two_tensors():
     assert tuple(second.outputs) == ("logits_02", "features_02_1")
     assert tuple(third.inputs) == ("features_01_1", "features_02_1")
     assert tuple(third.outputs) == ("logits_03",)
-    feed = image_feed(np.random.default_rng(0))
+    feed = random_feed(g, np.random.default_rng(0))
     assert_equal_to_whole(graph, [first, second, third], feed)
 
 
@@ -197,7 +55,7 @@ def test_image_is_an_input_of_every_segment_that_reads_it():
     )
     segments = slicer.slice_model(graph)
     assert [tuple(s.inputs) for s in segments] == [("image",), ("image",)]
-    assert_equal_to_whole(graph, segments, image_feed(np.random.default_rng(0)))
+    assert_equal_to_whole(graph, segments, random_feed(g, np.random.default_rng(0)))
 
 
 def test_logits_that_a_later_exit_reads_cross_under_their_own_name():
@@ -210,7 +68,7 @@ def test_logits_that_a_later_exit_reads_cross_under_their_own_name():
     segments = slicer.slice_model(graph)
     assert tuple(segments[0].outputs) == ("logits_01", "stop_01", "features_01_1")
     assert tuple(segments[1].inputs) == ("features_01_1", "logits_01")
-    assert_equal_to_whole(graph, segments, image_feed(np.random.default_rng(0)))
+    assert_equal_to_whole(graph, segments, random_feed(g, np.random.default_rng(0)))
 
 
 def test_logits_that_an_earlier_exit_computes_are_handed_through():
@@ -230,7 +88,7 @@ def test_logits_that_an_earlier_exit_computes_are_handed_through():
     segments = slicer.slice_model(graph)
     assert "logits_02" in segments[0].outputs
     assert "logits_02" in segments[1].outputs
-    assert_equal_to_whole(graph, segments, image_feed(np.random.default_rng(0)))
+    assert_equal_to_whole(graph, segments, random_feed(g, np.random.default_rng(0)))
 
 
 def test_constant_paths_are_copied_and_do_not_cross():
@@ -249,7 +107,7 @@ def test_constant_paths_are_copied_and_do_not_cross():
     assert tuple(segments[2].inputs) == ("features_02_1",)
     assert half.tobytes() in segments[2].content
     assert half.tobytes() not in segments[1].content
-    assert_equal_to_whole(graph, segments, image_feed(rng))
+    assert_equal_to_whole(graph, segments, random_feed(g, rng))
 
 
 def test_what_is_computed_from_beta_alone_does_not_cross():
@@ -313,7 +171,7 @@ def test_constants_behind_the_model_are_written_inline_and_aligned():
     assert all(b.offset == 0 and b.size == 0 for b in model.buffers)
     for values in constants:
         assert segment.content.index(values.tobytes()) % 16 == 0
-    assert_equal_to_whole(graph, [segment], image_feed(rng))
+    assert_equal_to_whole(graph, [segment], random_feed(g, rng))
 
 
 def _behind(g, outputs, constants, start) -> bytes:
@@ -342,7 +200,7 @@ def check_random_graph(seed):
     outputs = random_exits(g, rng)
     graph = g.build(outputs)
     exits = sum(name.startswith("logits_") for name in outputs)
-    feeds = [image_feed(rng) for _ in range(3)]
+    feeds = [random_feed(g, rng) for _ in range(3)]
     for mode in ("none", "int8"):
         whole = modes.quantize(graph, mode, feeds)
         segments = slicer.slice_model(whole)
@@ -352,58 +210,17 @@ def check_random_graph(seed):
             assert_equal_to_whole(whole, segments, feed)
 
 
-def random_exits(g: GraphBuilder, rng) -> dict[str, int]:
-    """Draws a graph with skip and dense connections; gives its outputs."""
-    made = [g.input("image")]
-    # A constant, and what is computed from it, are read on both sides of cuts.
-    shared = [g.constant(random_array(rng))]
-    shared.append(g.tanh(shared[0]))
-    outputs: dict[str, int] = {}
-    exits = int(rng.integers(2, 6))
-    for number in range(1, exits + 1):
-        for _ in range(rng.integers(1, 5)):
-            made.append(random_operator(g, rng, made, shared))
-        logits = outputs[f"logits_{number:02d}"] = g.pool(made[-1])
-        if number < exits:
-            # An earlier exit's logits, or its own.
-            shape = g.tensors[logits].shape
-            alike = [t for t in outputs.values() if g.tensors[t].shape == shape]
-            previous = int(rng.choice(alike))
-            outputs[f"stop_{number:02d}"] = g.multiply(g.tanh(logits), previous)
-    return outputs
-
-
-def random_operator(g: GraphBuilder, rng, made, shared) -> int:
-    """Leads on from the newest tensor, together with any earlier one."""
-    newest, channels = made[-1], g.tensors[made[-1]].shape[-1]
-    alike = [t for t in made + shared if g.tensors[t].shape == g.tensors[newest].shape]
-    kind = rng.integers(6)
-    if channels > 8 or kind == 0:
-        size = int(rng.choice([1, 3]))
-        width = int(rng.choice([2, 4]))
-        return g.convolve(newest, random_array(rng, (width, size, size, channels)) / 4)
-    if kind == 1:
-        return g.convolve_depthwise(newest, random_array(rng, (1, 3, 3, channels)) / 3)
-    if kind == 2:
-        return g.concatenate(newest, int(rng.choice(made)))
-    if kind == 3:
-        return g.tanh(g.add(newest, int(rng.choice(alike))))
-    combine = g.add if kind == 4 else g.multiply
-    return combine(newest, int(rng.choice(alike)))
-
-
 def check_operators(graph: flatbuffer.Graph, segments):
     """Every operator between the image and an exit is in one segment."""
-    image = graph.dependents(graph.inputs.values())
-    reached = sum(
-        not image.isdisjoint(graph.operators[o].outputs)
-        for o in graph.ancestors(graph.outputs.values())
-    )
-    found = 0
-    for segment in segments:
-        variable = segment.variable
-        found += sum(not variable.isdisjoint(o.outputs) for o in segment.operators)
-    assert found == reached
+    exits = graph.ancestors(graph.outputs.values())
+    assert sum(map(follow_image, segments)) == follow_image(graph, exits)
+
+
+def follow_image(graph: flatbuffer.Graph, among=None) -> int:
+    """How many operators read something that is not computed from `beta` alone."""
+    image = graph.dependents(t for name, t in graph.inputs.items() if name != "beta")
+    among = range(len(graph.operators)) if among is None else among
+    return sum(not image.isdisjoint(graph.operators[o].outputs) for o in among)
 
 
 def test_real_model(float_tflite, images):

@@ -6,23 +6,22 @@ writes engine/src/jvmTest/resources/bundles/beta-range: a tiny network, trained 
 seconds on the embedded digits, with images, betas and Python's answers for them.
 """
 
-import json
 import pathlib
 
+import answers
 import keras
-import numpy as np
 from keras import layers
 
 import epnet_tf
 from epnet_tf.conversion.convert import convert
 from epnet_tf.data import load_dataset
-from epnet_tf.runtime.runner import SegmentRunner
 
 DEMO = pathlib.Path(__file__).resolve().parents[1]
 BUNDLE = DEMO / "engine/src/jvmTest/resources/bundles/beta-range"
 BETA_RANGE = (1e-6, 1e-3)
 IMAGES = 200
 # Positions of the app's control for beta, which has twenty even steps.
+MAX_EXIT = 2
 BETAS = [1e-6 * 1e3 ** (step / 20) for step in (0, 10, 15, 20)]
 
 
@@ -57,17 +56,7 @@ def main() -> None:
     keras.utils.set_random_seed(0)
     dataset = load_dataset("digits")
     convert(trained(dataset), dataset.train.images[:50], BUNDLE, overwrite=True)
-    images = dataset.test.images[:IMAGES]
-    (BUNDLE / "images.bin").write_bytes(images.tobytes())
-    runner = SegmentRunner(BUNDLE)
-    predictions = [runner.predict(images, beta=beta) for beta in BETAS]
-    answers = {
-        "betas": BETAS,
-        "exits": [p.exit.tolist() for p in predictions],
-        "labels": [p.label.tolist() for p in predictions],
-    }
-    (BUNDLE / "answers.json").write_text(json.dumps(answers) + "\n")
-    print("mean exit at each beta:", [float(np.mean(p.exit)) for p in predictions])
+    answers.write_answers(BUNDLE, dataset.test.images[:IMAGES], BETAS, MAX_EXIT)
 
 
 if __name__ == "__main__":

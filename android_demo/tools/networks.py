@@ -72,6 +72,12 @@ def cut(graph: Graph, outputs: Iterable[str]) -> bytes:
     return flatbuffer.extract(graph, needed, inputs, wanted).content
 
 
+def whole_model(graph: Graph) -> bytes:
+    """The multi-exit model in one piece: all its logits and stop logits."""
+    outputs = [n for n in graph.outputs if n.startswith(("logits_", "stop_"))]
+    return cut(graph, outputs)
+
+
 def macs(content: bytes) -> int:
     """Multiply-adds of a .tflite model of convolutions and fully connected layers."""
     graph = flatbuffer.read(content)

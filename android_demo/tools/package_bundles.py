@@ -27,6 +27,7 @@ import shutil
 
 import networks
 import numpy as np
+from answers import answers_at
 
 from epnet_tf.data import Dataset, load_dataset
 from epnet_tf.runtime.bundle import MANIFEST, write_checksum
@@ -71,8 +72,9 @@ def copy_bundle(bundle: pathlib.Path) -> dict:
     manifest = json.loads((bundle / MANIFEST).read_text())
     folder = fresh(ASSETS / "bundles" / bundle.name)
     shutil.copy(bundle / MANIFEST, folder)
-    for segment in manifest["segments"]:
-        shutil.copy(bundle / segment["file"], folder)
+    model = manifest.get("model")
+    for part in [*manifest["segments"], *([model] if model else [])]:
+        shutil.copy(bundle / part["file"], folder)
     # Bundles of before have none.
     write_checksum(folder)
     return manifest
@@ -87,18 +89,10 @@ def write_answers(
     the segments in a row agree bit for bit.
     """
     prediction = SegmentRunner(bundle).predict(images)
-    logits = [
-        whole.run(image=image[None])[f"logits_{exit_number:02d}"][0]
-        for image, exit_number in zip(images, prediction.exit, strict=True)
-    ]
-    if not np.array_equal(np.argmax(logits, axis=1), prediction.label):
+    found = answers_at(whole, images, prediction.exit)
+    if found["labels"] != prediction.label.tolist():
         raise ValueError("Expected the runner and the whole model to agree.")
-    answers = {
-        "exits": prediction.exit.tolist(),
-        "labels": prediction.label.tolist(),
-        "logits": [[round(float(value), 6) for value in row] for row in logits],
-    }
-    write_json(ASSETS / "answers" / f"{bundle.name}.json", answers)
+    write_json(ASSETS / "answers" / f"{bundle.name}.json", found)
     return prediction.label
 
 
@@ -121,6 +115,7 @@ def write_network(
     }
     described = manifest | {"name": folder.name, "segments": [segment]}
     described.pop("metrics", None)
+    described.pop("model", None)
     fresh(folder)
     (folder / "network.tflite").write_bytes(content)
     write_json(folder / MANIFEST, described)
@@ -143,19 +138,13 @@ def joined(bundle: pathlib.Path, manifest: dict) -> Graph:
     return networks.join(files)
 
 
-def whole_model(graph: Graph) -> bytes:
-    """The multi-exit model in one piece: all its logits and stop logits."""
-    outputs = [n for n in graph.outputs if n.startswith(("logits_", "stop_"))]
-    return networks.cut(graph, outputs)
-
-
 def write_networks(
     manifest: dict, graph: Graph, static: np.ndarray, accuracies: list[float]
 ) -> None:
     """Writes the networks to compare with, cut out of one bundle's graph."""
     last = len(manifest["segments"])
     fresh(TEST_NETWORKS)
-    write_network(TEST_NETWORKS / "whole", manifest, whole_model(graph), last)
+    write_network(TEST_NETWORKS / "whole", manifest, networks.whole_model(graph), last)
     for k in {int(np.abs(static - accuracy).argmin()) + 1 for accuracy in accuracies}:
         content = networks.cut(graph, [f"logits_{k:02d}"])
         write_network(TEST_NETWORKS / f"static-{k:02d}", manifest, content, k)
@@ -173,7 +162,7 @@ def package(bundles: list[pathlib.Path], dataset: Dataset, count: int) -> None:
     for bundle in bundles:
         manifest = copy_bundle(bundle)
         graph = joined(bundle, manifest)
-        whole = LiteRTModel(whole_model(graph))
+        whole = LiteRTModel(networks.whole_model(graph))
         answered = write_answers(bundle, whole, images)
         accuracies.append(float(np.mean(answered == labels)))
         print(f"{bundle.name}: accuracy {accuracies[-1]:.4f} on {count} images")

@@ -5,7 +5,7 @@ import os
 import keras
 import numpy as np
 
-from epnet_tf.conversion import convert
+from epnet_tf.conversion import convert, measure
 from epnet_tf.conversion.timing import Timing, one_image, time_in_turn
 from epnet_tf.model import EPNet
 from epnet_tf.runtime import bundle
@@ -26,7 +26,7 @@ def compare(
     beta: float | None = None,
     rounds: int = 100,
 ) -> dict[str, Timing]:
-    """Times the plain backbone, the whole model, the segments and a static exit.
+    """Times the plain backbone, the whole model, what is in a bundle, a static exit.
 
     The static exit is the one whose accuracy is nearest to the policy's. "Runtime
     alone" is the interpreters' work without handing tensors over in Python.
@@ -43,18 +43,15 @@ def compare(
         A `Timing` for each contender, by its name.
     """
     images, labels = evaluation_data
-    early, row = SegmentRunner(bundle_dir), SegmentRunner(bundle_dir)
-    row.threshold = np.inf
-    accuracy = np.mean(early.predict(images, beta).label == labels)
-    # Opens all segments, and sets beta.
-    row.predict(images[:1], beta)
+    runner = SegmentRunner(bundle_dir)
+    accuracy = np.mean(runner.predict(images, beta).label == labels)
 
     def single(*names: str) -> LiteRTModel:
         """A part of the Keras model in one piece, in the bundle's quantization."""
         given = beta if len(names) > 1 else None
         inputs = model.input if given or not model.beta_range else model.input["image"]
         part = keras.Model(inputs, {name: model.output[name] for name in names})
-        mode = early.manifest.quantization
+        mode = runner.manifest.quantization
         graph = convert.to_tflite(part, calibration_images, mode, given)
         return outputs.opened(graph, given)
 
@@ -65,8 +62,7 @@ def compare(
         {
             "plain backbone": one_image(single(f"logits_{model.num_exits:02d}")),
             WHOLE: one_image(whole),
-            "segments in a row": row.run_image,
-            "early termination": early.run_image,
+            **measure.runners(bundle_dir, images[:1], beta),
             f"static exit {static}": one_image(single(f"logits_{static:02d}")),
             WHOLE_RUNTIME: lambda image: whole.invoke(),
             "segments in a row, runtime alone": lambda image: [
@@ -106,7 +102,7 @@ def _open_segments(bundle_dir, image, beta: float | None) -> list[LiteRTModel]:
     tensors = {"image": image, "beta": beta}
     parts = []
     for entry in bundle.read_manifest(bundle_dir).segments:
-        part = LiteRTModel(bundle.read_segment(bundle_dir, entry))
+        part = LiteRTModel(bundle.read_tflite(bundle_dir, entry))
         tensors |= part.run(**{name: tensors[name] for name in part.inputs})
         parts.append(part)
     return parts

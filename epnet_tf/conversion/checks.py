@@ -15,6 +15,18 @@ from epnet_tf.runtime.bundle import Manifest
 REFIT_MODES = ("int8", "int8-full", "qat")
 
 
+def check_formats(formats: str) -> None:
+    """Checks what a bundle is to hold.
+
+    Raises:
+        ValueError: If it is none of `epnet_tf.runtime.bundle.CONTENTS`.
+    """
+    if formats not in bundle.CONTENTS:
+        raise ValueError(
+            f"Expected formats among {', '.join(bundle.CONTENTS)}. Received: {formats}"
+        )
+
+
 def check_output(path: pathlib.Path, overwrite: bool) -> None:
     """Refuses to replace what is there, and ever to replace what is no bundle.
 

@@ -1,10 +1,10 @@
-"""From a trained EPNet to a bundle: convert once, quantize once, slice, verify."""
+"""From a trained EPNet to a bundle: convert and quantize once, slice, join, verify."""
 
 import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import keras
@@ -12,17 +12,20 @@ import numpy as np
 from absl import logging
 
 from epnet_tf import files
-from epnet_tf.conversion import checks, measure, report
+from epnet_tf.conversion import checks, measure, one_file, report
 from epnet_tf.model import EPNet
 from epnet_tf.quantization import modes, qat, refit
 from epnet_tf.runtime import bundle
 from epnet_tf.runtime.bundle import Manifest
 from epnet_tf.runtime.metrics import Metrics
-from epnet_tf.tflite import export, slicer, verify
+from epnet_tf.runtime.prediction import first_stop
+from epnet_tf.tflite import export, outputs, slicer, verify
 from epnet_tf.tflite.flatbuffer import Graph
 
 # Images on which segments in a row and the whole model must agree bit for bit.
 _COMPARED_IMAGES = 32
+# Images that are run for the ends of a range of β.
+_ENDS_IMAGES = 1000
 
 # Images [n, h, w, c], raw values 0 to 255, and int labels [n].
 Labelled = tuple[np.ndarray, np.ndarray]
@@ -53,12 +56,14 @@ def convert(
     refit: bool | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
+    formats: str = "both",
     overwrite: bool = False,
 ) -> Conversion:
-    """Converts a trained model to a bundle: one .tflite segment per exit.
+    """Converts a trained model to a bundle that stops early.
 
-    The segments in a row are compared with the whole model, bit for bit, before the
-    bundle is put in place. If anything fails, nothing is left behind, and an older
+    It holds a .tflite segment per exit, and the same in one file that stops by itself.
+    Both are compared with the whole model, bit for bit, before the bundle is put in
+    place. If anything fails, nothing is left behind, and an older
     bundle stays as it was.
 
     With `evaluation_data`, the Keras model and the bundle are measured side by side:
@@ -94,6 +99,7 @@ def convert(
             int8, int8-full and qat if there are `training_data`.
         labels: Class names; None numbers the classes.
         name: What the bundle is called; None takes the model's name.
+        formats: `segments`, `one_file` or `both`.
         overwrite: Whether a bundle in `output_dir` may be replaced.
 
     Returns:
@@ -104,6 +110,7 @@ def convert(
         OSError: If the bundle cannot be written.
     """
     modes.check_mode(quantization, training_data is not None)
+    checks.check_formats(formats)
     checks.check_output(pathlib.Path(output_dir), overwrite)
     checks.check_model(model)
     refit = checks.check_refit(refit, model, quantization, training_data is not None)
@@ -128,13 +135,24 @@ def convert(
         fine_tuning = training_data if quantization in modes.FINE_TUNED else None
         refitting = training_data if refit else None
         tflite = _whole(model, calibration_images, quantization, fine_tuning, refitting)
-        segments = slicer.slice_model(tflite.whole)
-        dtype = modes.image_dtype(tflite.whole)
+        manifest = _with_dtype(manifest, modes.image_dtype(tflite.whole))
+        dtype = manifest.input.dtype
         feeds = _feeds(images[:_COMPARED_IMAGES], _beta_input(model), dtype)
-        verify.compare(tflite.whole, segments, feeds)
-        manifest = _write_segments(folder, manifest, model, dtype, segments)
+        if formats != "one_file":
+            manifest = _write_segments(folder, manifest, model, tflite.whole, feeds)
+        metrics = None
         if evaluation_data is not None:
-            metrics = _measure(model, tflite, folder, evaluation_data, test_data)
+            metrics = _measure(model, tflite, evaluation_data, test_data)
+        if formats != "segments":
+            joined = _never_taken(model, tflite.whole, images, metrics)
+            exits = _exits(model)
+            manifest = one_file.write(
+                folder, manifest, exits, tflite.whole, joined, feeds
+            )
+        bundle.write_manifest(manifest, folder)
+        if metrics is not None:
+            cost = measure.cost(*tflite[:2], folder, images, _beta_input(model))
+            metrics = dataclasses.replace(metrics, cost=cost)
             manifest = dataclasses.replace(manifest, metrics=metrics)
             bundle.write_manifest(manifest, folder)
             report.write(manifest, folder)
@@ -200,21 +218,26 @@ def _whole(
     return _TFLite(float32, again, before_refit=whole)
 
 
+def _with_dtype(manifest: Manifest, dtype: str) -> Manifest:
+    """The manifest of a model whose image has a type."""
+    image = dataclasses.replace(manifest.input, dtype=dtype)
+    return dataclasses.replace(manifest, input=image)
+
+
 def _write_segments(
     folder: pathlib.Path,
     manifest: Manifest,
     model: EPNet,
-    image_dtype: str,
-    segments: Sequence[Graph],
+    whole: Graph,
+    feeds: Sequence[Mapping[str, np.ndarray]],
 ) -> Manifest:
-    """Writes segments and manifest; gives the manifest."""
+    """Cuts, verifies and writes the segments; gives the manifest with them."""
+    segments = slicer.slice_model(whole)
+    verify.compare(whole, segments, feeds)
     entries = _entries(segments, model.exit_layers, model.exit_costs.with_controllers)
-    image = dataclasses.replace(manifest.input, dtype=image_dtype)
-    manifest = dataclasses.replace(manifest, segments=entries, input=image)
     for segment, entry in zip(segments, entries, strict=True):
         (folder / entry.file).write_bytes(segment.content)
-    bundle.write_manifest(manifest, folder)
-    return manifest
+    return dataclasses.replace(manifest, segments=entries)
 
 
 def _entries(
@@ -247,6 +270,29 @@ def _entries(
         )
         for k, (segment, layer) in enumerate(zip(segments, layers, strict=True), 1)
     )
+
+
+def _exits(model: EPNet) -> list[bundle.ExitEntry]:
+    """Describes the exits for the manifest."""
+    costs = model.exit_costs.with_controllers
+    pairs = zip(model.exit_layers, costs, strict=True)
+    return [bundle.ExitEntry(layer, int(cost)) for layer, cost in pairs]
+
+
+def _never_taken(
+    model: EPNet, whole: Graph, images: np.ndarray, metrics: Metrics | None
+) -> list[int]:
+    """Exits, counted from 1, that no measured image leaves through.
+
+    A model with a range of β is asked for its ends as well.
+    """
+    if metrics is None:
+        return []
+    taken = np.array(metrics.bundle.exit_rates) > 0
+    for beta in model.beta_range or ():
+        found = outputs.of_tflite(whole, images[:_ENDS_IMAGES], float(beta))
+        taken[first_stop(found.stops)] = True
+    return [k for k in range(1, len(taken)) if not taken[k - 1]]
 
 
 def _describe(
@@ -307,18 +353,15 @@ def _feeds(
 def _measure(
     model: EPNet,
     tflite: _TFLite,
-    folder: pathlib.Path,
     evaluation_data: Labelled,
     test_data: Labelled | None,
 ) -> Metrics:
-    """What `epnet.json` says about answers, size and time."""
-    beta, images = _typical_beta(model), np.asarray(evaluation_data[0])
+    """What `epnet.json` says about answers."""
     metrics, *test = [
-        measure.measure(model, tflite.whole, *given, beta, tflite.before_refit)
+        measure.measure(
+            model, tflite.whole, *given, _typical_beta(model), tflite.before_refit
+        )
         for given in (evaluation_data, test_data)
         if given is not None
     ]
-    cost = measure.cost(
-        tflite.float32, tflite.whole, folder, images, _beta_input(model)
-    )
-    return dataclasses.replace(metrics, test=test[0] if test else None, cost=cost)
+    return dataclasses.replace(metrics, test=test[0] if test else None)

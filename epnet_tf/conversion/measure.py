@@ -9,14 +9,18 @@ import numpy as np
 from epnet_tf import objective
 from epnet_tf.conversion.timing import one_image, time_in_turn
 from epnet_tf.model import EPNet
+from epnet_tf.runtime import bundle
 from epnet_tf.runtime.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics, Time
 from epnet_tf.runtime.prediction import ExitOutputs, Prediction
 from epnet_tf.runtime.runner import SegmentRunner
-from epnet_tf.tflite import outputs, slicer
+from epnet_tf.tflite import one_file, outputs, slicer
 from epnet_tf.tflite.flatbuffer import Graph
 
 # What the times in a report are compared with.
 FLOAT = "float32 model in one piece"
+ROW = "all segments in a row"
+EARLY = "segments with early termination"
+ONE_FILE = "one file that stops by itself"
 _ROUNDS = (2, 30)
 # All rounds together take about so long.
 _SECONDS = 5.0
@@ -165,7 +169,7 @@ def cost(
 
     Args:
         float32: The whole model in float32.
-        whole: The model that the bundle's segments are cut from.
+        whole: The model that the bundle is made from.
         folder: The bundle.
         images: Images to run.
         beta: Cost sensitivity, for a bundle whose controllers take it.
@@ -173,28 +177,49 @@ def cost(
     Returns:
         The `Cost`; each round runs all contenders on the same images.
     """
-    early, row = SegmentRunner(folder), SegmentRunner(folder)
-    row.threshold = np.inf
-    for runner in (early, row):
-        # Opens all segments, and sets beta.
-        runner.predict(images[:1], beta)
+    manifest = bundle.read_manifest(folder)
     contenders: dict[str, Callable] = {
         FLOAT: one_image(outputs.opened(float32, beta)),
-        f"{early.manifest.quantization} model in one piece": one_image(
+        f"{manifest.quantization} model in one piece": one_image(
             outputs.opened(whole, beta)
         ),
-        "all segments in a row": row.run_image,
-        "segments with early termination": early.run_image,
     }
+    contenders |= runners(folder, images[:1], beta)
     timings = time_in_turn(contenders, images, _rounds(contenders, images[0]))
+    segments, model = manifest.segments, manifest.model
+    same = slicer.slice_model(float32) if segments else [one_file.build(float32)]
+    written = segments or ([model] if model else [])
     return Cost(
-        float_bytes=sum(len(s.content) for s in slicer.slice_model(float32)),
-        bundle_bytes=sum(entry.bytes for entry in early.manifest.segments),
+        float_bytes=sum(len(graph.content) for graph in same),
+        bundle_bytes=sum(entry.bytes for entry in written),
         times=tuple(
             Time(name, timing.milliseconds(50), timing.ratio(timings[FLOAT]))
             for name, timing in timings.items()
         ),
     )
+
+
+def runners(
+    folder: str | os.PathLike, images: np.ndarray, beta: float | None
+) -> dict[str, Callable]:
+    """What runs an image with a bundle, by name.
+
+    Args:
+        folder: The bundle.
+        images: Images to open everything with.
+        beta: Cost sensitivity, for a bundle whose controllers take it; it stays set.
+    """
+    manifest = bundle.read_manifest(folder)
+    opened = {}
+    if manifest.segments:
+        opened[ROW] = SegmentRunner(folder)
+        opened[ROW].threshold = np.inf
+        opened[EARLY] = SegmentRunner(folder)
+    if manifest.model:
+        opened[ONE_FILE] = SegmentRunner(os.path.join(folder, manifest.model.file))
+    for runner in opened.values():
+        runner.predict(images, beta)
+    return {name: runner.run_image for name, runner in opened.items()}
 
 
 def _agreement(a: Prediction, b: Prediction) -> tuple[float, float, float]:

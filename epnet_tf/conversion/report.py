@@ -70,7 +70,7 @@ def text(manifest: Manifest) -> str:
             _exits(manifest, metrics),
         ]
     if manifest.metrics and manifest.metrics.cost:
-        sections += ["## Size and time\n", _cost(manifest.metrics.cost)]
+        sections += ["## Size and time\n", _cost(manifest, manifest.metrics.cost)]
     sections.append(f"![Accuracy, exit rates and confidence by exit]({FIGURE})\n")
     return "\n".join(sections)
 
@@ -112,7 +112,7 @@ def _exit_rows(manifest: Manifest, metrics: Metrics) -> Iterator[list[str]]:
     ours, theirs = metrics.bundle, metrics.float
     shift, lost = metrics.confidence_shift or (), metrics.lost or ()
     columns = zip(
-        manifest.segments,
+        manifest.exits,
         theirs.exit_accuracy or (),
         ours.exit_accuracy or (),
         theirs.exit_rates,
@@ -121,24 +121,30 @@ def _exit_rows(manifest: Manifest, metrics: Metrics) -> Iterator[list[str]]:
         lost,
         strict=True,
     )
-    for segment, *shares, moved, less in columns:
+    for number, (exit, *shares, moved, less) in enumerate(columns, start=1):
         yield [
-            str(segment.exit),
-            f"`{segment.layer}`",
+            str(number),
+            f"`{exit.layer}`",
             *(f"{share:.2%}" for share in shares),
             f"{100 * moved:+.2f}",
             f"{less:+.3f}",
         ]
 
 
-def _cost(cost: Cost) -> str:
+def _cost(manifest: Manifest, cost: Cost) -> str:
     rows = [
         [time.name, f"{time.milliseconds:.3f} ms", f"{time.ratio:.2f}"]
         for time in cost.times
     ]
-    return (
+    same = "segments" if manifest.segments else "one file"
+    size = (
         f"{cost.bundle_bytes / 1e6:.2f} MB, "
-        f"{cost.bundle_bytes / cost.float_bytes:.2f} of the same segments in float32. "
+        f"{cost.bundle_bytes / cost.float_bytes:.2f} of the same {same} in float32"
+    )
+    if manifest.segments and manifest.model:
+        size += f"; {manifest.model.file} has {manifest.model.bytes / 1e6:.2f} MB"
+    return (
+        f"{size}. "
         "Time for an image on one thread, median; all ran in turn.\n\n"
         + table(["", "time", "of float32"], rows)
     )

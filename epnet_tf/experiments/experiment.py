@@ -227,7 +227,7 @@ def build_model(backbone: str, dataset: data.Dataset, **kwargs) -> EPNet:
     """An untrained EPNet for a data set.
 
     Args:
-        backbone: `resnet10` or `resnet12`, for which images are centred and scaled
+        backbone: A name in `BACKBONES`, for which images are centred and scaled
             within the model by the training data's mean and standard deviation of
             each channel; or a .keras file, whose model gets the raw values.
         dataset: The data set.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -20,6 +20,14 @@ _FREE = (
     layers.PReLU,
     layers.UnitNormalization,
 )
+_CONVOLUTIONS = (
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+)
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +68,7 @@ def exit_costs(
         The `ExitCosts`.
 
     Raises:
-        ValueError: If a layer with weights cannot be counted.
+        ValueError: If layers with weights cannot be counted.
     """
     count = sum(name.startswith("logits_") for name in model.output)
     names = [f"logits_{i:02d}" for i in range(1, count + 1)]
@@ -69,14 +77,15 @@ def exit_costs(
     with_controllers, with_classifiers, alone = [], [], []
     for name in names:
         nodes = graph.ancestors([model.output[name]])
-        macs = {id(node): node_macs(node, layer_macs) for node in nodes}
+        macs = macs_by_node(nodes, layer_macs)
         alone.append(sum(macs.values()))
         classifier = macs.pop(id(graph.producer(model.output[name])))
         executed |= macs
         classifiers += classifier
         stop = model.output.get(name.replace("logits", "stop"))
         if stop is not None:
-            controllers += node_macs(graph.producer(stop), layer_macs)
+            node = graph.producer(stop)
+            controllers += macs_by_node([node], layer_macs)[id(node)]
         with_classifiers.append(sum(executed.values()) + classifiers)
         with_controllers.append(with_classifiers[-1] + controllers)
     return ExitCosts(
@@ -97,34 +106,73 @@ def model_macs(
         MACs by layer name, in the order in which the layers can run.
 
     Raises:
-        ValueError: If a layer with weights cannot be counted.
+        ValueError: If layers with weights cannot be counted.
     """
+    nodes = graph.ancestors(model.outputs)
+    by_node = macs_by_node(nodes, layer_macs)
     macs: dict[str, int] = {}
-    for node in graph.ancestors(model.outputs):
+    for node in nodes:
         name = node.operation.name
-        macs[name] = macs.get(name, 0) + node_macs(node, layer_macs)
+        macs[name] = macs.get(name, 0) + by_node[id(node)]
     return macs
 
 
-def node_macs(node, layer_macs: Mapping[str, int] | None = None) -> int:
-    """Counts the MACs of one call of a layer in a model's graph, for one image.
+def macs_by_node(
+    nodes: Iterable, layer_macs: Mapping[str, int] | None = None
+) -> dict[int, int]:
+    """Counts the MACs of calls of layers in a model's graph, for one image.
 
     Args:
-        node: A node of the graph (see `epnet_tf.model.graph`).
+        nodes: Nodes of the graph (see `epnet_tf.model.graph`).
         layer_macs: MACs of layers that cannot be counted, by layer name.
 
     Returns:
-        The number of multiply-adds.
+        The number of multiply-adds by the node's `id`.
 
     Raises:
-        ValueError: If the layer has weights and is of a type unknown here, or if a
-            shape that counts is not static.
+        ValueError: If layers have weights and are of types unknown here (all are
+            named), or if a shape that counts is not static.
     """
-    layer = node.operation
-    if layer_macs and layer.name in layer_macs:
-        return int(layer_macs[layer.name])
+    nodes, given = list(nodes), layer_macs or {}
+    unknown = {layer.name: layer for layer in _unknown(nodes, given)}
+    if unknown:
+        remedy = ", ".join(f"'{name}': MACS" for name in unknown)
+        found = ", ".join(
+            f"'{name}' of type {type(layer).__name__} with {layer.count_params()} "
+            "weights"
+            for name, layer in unknown.items()
+        )
+        raise ValueError(
+            "Expected layers whose multiply-adds can be counted (convolutions and "
+            "dense layers); give the figure of any other with "
+            f"layer_macs={{{remedy}}}. "
+            f"Received: {'layer' if len(unknown) == 1 else 'layers'} {found}."
+        )
+    return {id(node): _macs(node, given) or 0 for node in nodes}
+
+
+def _unknown(nodes, given) -> Iterator[layers.Layer]:
+    """The layers that cannot be counted, in nested models too."""
+    for node in nodes:
+        layer = graph.layer_of(node)
+        if graph.is_graph(layer) and _figure(node, given) is None:
+            yield from _unknown(graph.ancestors(layer.outputs), given)
+        elif _macs(node, given) is None:
+            yield layer
+
+
+def _figure(node, given) -> int | None:
+    """What the user gave for a layer: by its name in the graph, or its own."""
+    return given.get(node.operation.name, given.get(graph.layer_of(node).name))
+
+
+def _macs(node, given) -> int | None:
+    """MACs of one call of a layer; None if they cannot be counted."""
+    layer, figure = graph.layer_of(node), _figure(node, given)
+    if figure is not None:
+        return int(figure)
     if graph.is_graph(layer):
-        return sum(model_macs(layer, layer_macs).values())
+        return sum(model_macs(layer, given).values())
     if not getattr(layer, "weights", None) or isinstance(layer, _FREE):
         return 0
     if isinstance(layer, layers.Dense):
@@ -136,28 +184,24 @@ def node_macs(node, layer_macs: Mapping[str, int] | None = None) -> int:
         kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
         positions = _positions(node.outputs[0], layer)
         return math.prod(positions) * sum(math.prod(k.shape) for k in kernels)
-    if isinstance(
-        layer, (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-    ):
+    if isinstance(layer, _TRANSPOSED):
         positions = _positions(node.input_tensors[0], layer)
         return math.prod(positions) * math.prod(layer.kernel.shape)
-    if isinstance(
-        layer,
-        (
-            layers.Conv1D,
-            layers.Conv2D,
-            layers.Conv3D,
-            layers.DepthwiseConv1D,
-            layers.DepthwiseConv2D,
-        ),
-    ):
+    if isinstance(layer, _CONVOLUTIONS):
         positions = _positions(node.outputs[0], layer)
         return math.prod(positions) * math.prod(layer.kernel.shape)
-    raise ValueError(
-        "Expected layers whose multiply-adds can be counted (convolutions and dense "
-        "layers); give the figure of any other with "
-        f"layer_macs={{'{layer.name}': MACS}}. Received: layer '{layer.name}' of type "
-        f"{type(layer).__name__} with {layer.count_params()} weights."
+    return 0 if _is_scale(node) else None
+
+
+def _is_scale(node) -> bool:
+    """Whether a layer's weights are one per channel, as a normalization's are.
+
+    Such as ConvNeXt's LayerScale: one multiplication per value, which is free.
+    """
+    output = node.outputs[0].shape
+    return [t.shape for t in node.input_tensors] == [output] and all(
+        math.prod(weight.shape) in (1, output[-1])
+        for weight in graph.layer_of(node).weights
     )
 
 

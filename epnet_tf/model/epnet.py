@@ -1,19 +1,52 @@
 """EPNet: a Keras model with an exit after every convolution and controllers."""
 
 import copy
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from epnet_tf import objective
 from epnet_tf.data.pixels import warn_of_range
-from epnet_tf.model import graph, main_branch
+from epnet_tf.model import classifiers, copying, graph, main_branch
+from epnet_tf.model.classifiers import BranchClassifier, PaperClassifier
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
-from epnet_tf.model.heads import Controller, branch_classifier
+from epnet_tf.model.heads import Controller
+from epnet_tf.model.states import state_model
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_named
+
+# What the layers of each exit are called; a user's layer of such a name is renamed.
+_HEADS = (*classifiers.LAYERS, "controller")
+
+
+@dataclasses.dataclass
+class _Parts:
+    """What an `EPNet` was made of, in a place where Keras does not track layers.
+
+    Attributes:
+        start: Where its main branch begins: the images, preprocessed.
+        output: Where the backbone ends, its classifier included.
+        input_shape: Height, width and channels of the backbone's images.
+        name: The backbone's name.
+    """
+
+    start: keras.KerasTensor
+    output: keras.KerasTensor
+    input_shape: tuple[int, int, int]
+    name: str
+    controller: Controller
+    classifier: BranchClassifier | PaperClassifier
+    preprocessing: keras.layers.Layer | None
+    layer_macs: dict[str, int] | None
+
+    @functools.cached_property
+    def backbone(self) -> keras.Model:
+        """The backbone with all models nested in it laid open, names being unique."""
+        image = keras.Input(self.input_shape, name="image")
+        return graph.part(self.start, self.output, image, self.name)
 
 
 @keras.saving.register_keras_serializable("epnet_tf")
@@ -45,11 +78,15 @@ class EPNet(keras.Model):
         backbone: A functional or Sequential model with one image input [h, w, c]. It
             is headless (ends in a feature map or pooled features) or ends in a `Dense`
             classifier of `num_classes`, whose softmax is taken off and whose weights
-            are copied.
+            are copied (`split_classifier` has what else can be one). Of layers with
+            one name in models nested in it, or with a name that is the EPNet's own,
+            the later is called `name_2`.
         num_classes: Number of classes, at least 2.
         exits: None for an exit after every convolution that is worth its head, an int
             for about that many, spread evenly over the MACs, or a list of layer names.
         controller: How controllers are built: `Controller` or `PaperController`.
+        classifier: How branch classifiers are built: `BranchClassifier` or
+            `PaperClassifier`; the last exit, the network itself, has the paper's.
         preprocessing: A layer applied to the raw images (0 to 255) before the
             backbone; None gives it the raw values.
         beta: Cost sensitivity that the controllers were trained for, in percentage
@@ -68,6 +105,7 @@ class EPNet(keras.Model):
         num_classes: int,
         exits: int | Sequence[str] | None = None,
         controller: Controller | None = None,
+        classifier: BranchClassifier | PaperClassifier | None = None,
         preprocessing: keras.layers.Layer | None = None,
         beta: float | None = None,
         beta_range: tuple[float, float] | None = None,
@@ -76,13 +114,16 @@ class EPNet(keras.Model):
         **kwargs,
     ):
         controller = controller or Controller()
+        classifier = classifier or BranchClassifier()
         main_branch.check_backbone(backbone)
         _check(num_classes, beta, beta_range)
-        image = keras.Input(backbone.input_shape[1:], name="image")
-        x = image if preprocessing is None else preprocessing(image)
-        features, classifier = main_branch.split_classifier(
-            graph.inline(backbone, x), num_classes
-        )
+        image = x = keras.Input(backbone.input_shape[1:], name="image")
+        taken = _own_names(backbone, exits, beta_range)
+        if preprocessing is not None:
+            scaling = graph.rename(preprocessing, taken)
+            taken, x = taken | {scaling.name}, scaling(image)
+        (output,) = graph.inline(backbone, x, taken)
+        features, own = main_branch.split_classifier(output, num_classes)
 
         def build_controller(number, channels):
             return controller.build(
@@ -90,14 +131,17 @@ class EPNet(keras.Model):
             )
 
         @functools.cache
-        def head_macs(channels):
-            head = build_controller(0, channels)
-            return channels * num_classes + sum(model_macs(head).values())
+        def head_macs(shape):
+            feature_map = keras.Input(shape)
+            statistics, logits = classifier.build(feature_map, 0, num_classes)
+            head = keras.Model(feature_map, logits)
+            stop = build_controller(0, statistics.shape[-1])
+            return sum((model_macs(head) | model_macs(stop)).values())
 
         places = place_exits(
             features,
             exits,
-            head_cost=lambda tensor: head_macs(tensor.shape[-1]),
+            head_cost=lambda tensor: head_macs(tensor.shape[1:]),
             classifier_macs=features.shape[-1] * num_classes,
             layer_macs=layer_macs,
         )
@@ -110,9 +154,11 @@ class EPNet(keras.Model):
             beta_input = [inputs["beta"]]
         states, stops = {}, {}
         for i, place in enumerate(places, start=1):
-            pooled, logits = branch_classifier(place.features, i, num_classes)
+            is_last = i == len(places)
+            kind = PaperClassifier() if is_last else classifier
+            pooled, logits = kind.build(place.features, i, num_classes)
             states[f"logits_{i:02d}"] = logits
-            if i < len(places):
+            if not is_last:
                 states[f"pooled_{i:02d}"] = pooled
                 head = build_controller(i, pooled.shape[-1])
                 stops[f"stop_{i:02d}"] = head([pooled, logits, *beta_input])
@@ -123,20 +169,21 @@ class EPNet(keras.Model):
         self.num_exits = len(places)
         self.exit_layers = tuple(place.layer for place in places)
         self.beta = beta
-        self.beta_range = tuple(beta_range) if beta_range else None
+        self.beta_range = (beta_range[0], beta_range[1]) if beta_range else None
         self.exit_costs: ExitCosts = exit_costs(self, layer_macs)
-        self._config = {
-            "backbone": keras.saving.serialize_keras_object(backbone),
-            "num_classes": num_classes,
-            "exits": list(self.exit_layers[:-1]),
-            "controller": keras.saving.serialize_keras_object(controller),
-            "preprocessing": keras.saving.serialize_keras_object(preprocessing),
-            "beta_range": self.beta_range,
-            "layer_macs": dict(layer_macs) if layer_macs else None,
-        }
-        if classifier is not None:
+        self._parts = _Parts(
+            start=x,
+            output=output,
+            input_shape=backbone.input_shape[1:],
+            name=backbone.name,
+            controller=controller,
+            classifier=classifier,
+            preprocessing=preprocessing,
+            layer_macs=dict(layer_macs) if layer_macs else None,
+        )
+        if own is not None:
             self.get_layer(f"logits_{self.num_exits:02d}").set_weights(
-                classifier.get_weights()
+                [own.kernel, own.bias]
             )
 
     def classify(self, images, batch_size: int = 256, beta=None) -> Prediction:
@@ -180,6 +227,11 @@ class EPNet(keras.Model):
         images = self.input["image"] if self.beta_range else self.input
         return tuple(images.shape[1:])
 
+    @property
+    def preprocessing(self) -> keras.layers.Layer | None:
+        """What raw images go through before the backbone."""
+        return self._parts.preprocessing
+
     def with_beta(self, images, beta: float | None):
         """The model's input for images at one β.
 
@@ -198,6 +250,26 @@ class EPNet(keras.Model):
             return images
         return {"image": images, "beta": np.full([len(images), 1], beta, "float32")}
 
+    def copy(self) -> "EPNet":
+        """The same model with weights of its own; it is not compiled.
+
+        Layers need not be registered with Keras for that, as they have to be for a
+        file; those without weights are shared.
+
+        Returns:
+            A new `EPNet`.
+
+        Raises:
+            ValueError: If a layer cannot be made again from its configuration.
+        """
+        twin = self.with_new_controllers(beta_range=self.beta_range)
+        twin.beta = self.beta
+        for node in self._controller_nodes():
+            name = node.operation.name
+            twin.get_layer(name).set_weights(node.operation.get_weights())
+        twin._freeze_heads(self._frozen_heads())
+        return twin
+
     def with_new_controllers(
         self, controller=None, beta_range: tuple[float, float] | None = None
     ) -> "EPNet":
@@ -209,33 +281,116 @@ class EPNet(keras.Model):
 
         Returns:
             A new `EPNet` with copies of the weights.
+
+        Raises:
+            ValueError: If a layer cannot be made again from its configuration.
         """
-        config = self.get_config() | {"beta": None, "beta_range": beta_range}
-        if controller is not None:
-            config["controller"] = keras.saving.serialize_keras_object(controller)
-        twin = EPNet.from_config(config)
-        for layer in twin.layers:
-            if layer.weights and not layer.name.startswith("controller_"):
-                layer.set_weights(self.get_layer(layer.name).get_weights())
+        parts = self._parts
+        twin = type(self)(
+            copying.clone(parts.backbone),
+            self.num_classes,
+            exits=self.exit_layers[:-1],
+            controller=controller or parts.controller,
+            classifier=parts.classifier,
+            preprocessing=copying.clone(parts.preprocessing),
+            beta_range=beta_range,
+            layer_macs=parts.layer_macs,
+            name=self.name,
+            trainable=self.trainable,
+        )
+        copying.copy_state(state_model(self), state_model(twin))
+        controllers = {node.operation.name for node in self._controller_nodes()}
+        twin._freeze_heads(
+            path
+            for path in self._frozen_heads()
+            if path.partition("/")[0] not in controllers
+        )
         return twin
 
+    def _controller_nodes(self) -> list:
+        stops = [k for k in self.output if k.startswith("stop_")]
+        return [graph.producer(self.output[stop]) for stop in stops]
+
+    def _frozen_heads(self) -> list[str]:
+        """Layers of heads that are not trained: `logits_01`, `controller_01/hidden`."""
+        backbone = {
+            node.operation.name for node in graph.ancestors([self._parts.output])
+        }
+        frozen = []
+        for layer in self.layers:
+            if layer.name in backbone:
+                continue
+            inner = layer.layers if graph.is_graph(layer) else []
+            parts = {layer.name: layer} | {f"{layer.name}/{x.name}": x for x in inner}
+            frozen += [k for k, v in parts.items() if v.weights and not v.trainable]
+        return frozen
+
+    def _freeze_heads(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            head, _, inner = path.partition("/")
+            layer = self.get_layer(head)
+            (layer.get_layer(inner) if inner else layer).trainable = False
+
+    def _run_through_graph(self, inputs, **kwargs):
+        # Private to Keras, but the only place where its `clone_model`, which would
+        # make a plain model without exits, passes (tests/test_copying.py).
+        caller = getattr(kwargs.get("operation_fn"), "__module__", "")
+        if caller == keras.models.clone_model.__module__:
+            raise ValueError(
+                "Expected an EPNet to be copied by its own copy(). Received: "
+                f"'{self.name}' in keras.models.clone_model, which would give a model "
+                "without exits."
+            )
+        return super()._run_through_graph(inputs, **kwargs)
+
     def get_config(self):
-        """The constructor's arguments, with the exits by name."""
+        """The constructor's arguments, with the exits by name.
+
+        The backbone is told layer by layer, models nested in it laid open, so that
+        names, and with them the exits, are the same when it is loaded.
+        """
+        parts = self._parts
+        serialize = keras.saving.serialize_keras_object
         return {
-            **self._config,
+            "backbone": serialize(parts.backbone),
+            "num_classes": self.num_classes,
+            "exits": list(self.exit_layers[:-1]),
+            "controller": serialize(parts.controller),
+            "classifier": serialize(parts.classifier),
+            "preprocessing": serialize(parts.preprocessing),
             "beta": self.beta,
+            "beta_range": self.beta_range,
+            "layer_macs": parts.layer_macs,
             "name": self.name,
+            "trainable": self.trainable,
+            "frozen_heads": self._frozen_heads(),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Makes the model from `get_config`'s answer."""
         config = copy.deepcopy(config)  # Keras empties what it deserializes.
-        for key in ("backbone", "controller", "preprocessing"):
+        frozen = config.pop("frozen_heads", [])
+        for key in ("backbone", "controller", "classifier", "preprocessing"):
             config[key] = keras.saving.deserialize_keras_object(
-                config[key], custom_objects=custom_objects
+                config.get(key), custom_objects=custom_objects
             )
-        return cls(**config)
+        # Models saved before there was a choice have the paper's.
+        config["classifier"] = config["classifier"] or PaperClassifier()
+        model = cls(**config)
+        model._freeze_heads(frozen)
+        return model
+
+
+def _own_names(backbone, exits, beta_range) -> set[str]:
+    """The names that an EPNet's own layers may get."""
+    if exits is None:
+        count = sum(1 for _ in graph.operations(backbone))
+    else:
+        count = len(exits) if isinstance(exits, Sequence) else exits
+    numbers = range(1, int(count) + 2)
+    heads = {f"{kind}_{i:02d}" for kind in _HEADS for i in numbers}
+    return heads | ({"image", "beta"} if beta_range else {"image"})
 
 
 def _check(num_classes, beta, beta_range):

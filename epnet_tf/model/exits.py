@@ -9,7 +9,7 @@ from absl import logging
 from keras import layers
 
 from epnet_tf.model import graph
-from epnet_tf.model.cost import node_macs
+from epnet_tf.model.cost import macs_by_node
 
 _CONVOLUTIONS = (
     layers.Conv2D,
@@ -90,9 +90,10 @@ def place_exits(
 
 def _macs_until(nodes, layer_macs) -> Callable[[keras.KerasTensor], int]:
     """MACs spent when the nodes run in order until a tensor is there."""
+    macs = macs_by_node(nodes, layer_macs)
     spent, until = 0, {}
     for node in nodes:
-        spent += node_macs(node, layer_macs)
+        spent += macs[id(node)]
         for output in node.outputs:
             until[id(output)] = spent
     return lambda tensor: until[id(tensor)]
@@ -106,7 +107,7 @@ def _after_convolutions(nodes, features) -> list[Exit]:
             consumers.setdefault(id(tensor), []).append(node)
     found = {}
     for node in nodes:
-        if isinstance(node.operation, _CONVOLUTIONS):
+        if isinstance(graph.layer_of(node), _CONVOLUTIONS):
             tensor = _activation_of(node, consumers).outputs[0]
             if tensor is not features:
                 found[id(tensor)] = Exit(names[id(tensor)], tensor)
@@ -120,14 +121,14 @@ def _activation_of(node, consumers):
     Goes through normalization and dropout and on into an addition or concatenation as
     long as nothing else reads what is passed on the way.
     """
-    activation = getattr(node.operation, "activation", None)
+    activation = getattr(graph.layer_of(node), "activation", None)
     if activation not in (None, keras.activations.linear):
         return node
     while True:
         readers = consumers.get(id(node.outputs[0]), [])
         if len(readers) != 1:
             return node
-        operation = readers[0].operation
+        operation = graph.layer_of(readers[0])
         if is_activation(operation):
             return readers[0]
         joins = type(operation).__name__ in _JOINS

@@ -1,4 +1,4 @@
-"""What an exit consists of: branch classifier and controller (paper, 4.1.2, 4.1.3)."""
+"""Controllers: from what an exit sees and says, whether to stop there (4.1.3)."""
 
 import dataclasses
 import math
@@ -78,21 +78,39 @@ class ScaledLogBeta(layers.Layer):
         return super().get_config() | {"beta_range": self.beta_range}
 
 
+class Recipe:
+    """A frozen dataclass that says how heads are built, and is saved as it is."""
+
+    def get_config(self):
+        """The arguments, for saving."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the recipe from `get_config`'s answer."""
+        return cls(**config)
+
+
 @keras.saving.register_keras_serializable("epnet_tf")
 @dataclasses.dataclass(frozen=True)
-class Controller:
+class Controller(Recipe):
     """Our controller: one hidden layer on confidence, logits and pooled features.
 
     The features tell how hard the image is, the confidence whether this exit has it;
-    both are needed.
+    both are needed. Where there are a thousand of them, `summary` keeps controllers
+    small: they are first summed up in a few numbers, and logits that outnumber the
+    features are left out.
 
     Args:
         units: Units of the hidden layer.
         dropout: Share of the hidden units dropped while training.
+        summary: Numbers that sum up logits and features; None lets the hidden layer
+            read all of them.
     """
 
     units: int = 64
     dropout: float = 0.2
+    summary: int | None = None
 
     def build(self, name: str, channels: int, num_classes: int, beta_range=None):
         """Makes the controller of one exit.
@@ -109,35 +127,28 @@ class Controller:
         """
         inputs = _inputs(channels, num_classes, beta_range)
         pooled, logits = inputs[:2]
-        x = [ConfidenceFeatures(name="confidence", dtype="float32")(logits)]
-        x = _float32(layers.Concatenate, name="state")([*x, logits, pooled])
-        # States of different exits and networks differ in scale by orders.
-        x = _float32(
-            layers.BatchNormalization,
-            momentum=0.9,
-            center=False,
-            scale=False,
-            name="scaling",
-        )(x)
+        confidence = ConfidenceFeatures(name="confidence", dtype="float32")(logits)
+        if self.summary is None:
+            x = _concatenated([confidence, logits, pooled], "state")
+            x = _scaled(x, "scaling")
+        else:
+            x = pooled
+            if num_classes <= channels:
+                x = _concatenated([logits, pooled], "state")
+            x = _scaled(x, "scaling")
+            x = _float32(layers.Dense, self.summary, name="summary")(x)
+            confidence = _scaled(confidence, "confidence_scaling")
+            x = _concatenated([confidence, x], "confidence_and_summary")
         if beta_range:
             x = _with_beta(x, inputs[2], beta_range)
         x = _float32(layers.Dense, self.units, activation="relu", name="hidden")(x)
         x = _float32(layers.Dropout, self.dropout, name="dropout")(x)
         return keras.Model(inputs, _stop(x), name=name)
 
-    def get_config(self):
-        """The arguments, for saving."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config):
-        """Makes the controller from `get_config`'s answer."""
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable("epnet_tf")
 @dataclasses.dataclass(frozen=True)
-class PaperController:
+class PaperController(Recipe):
     """The paper's controller: f_cat on [f_in(m_i), y_i], blocks of FC-BN-ReLU (4.1.3).
 
     Args:
@@ -173,37 +184,22 @@ class PaperController:
             x = _fc_bn_relu(x, units, f"f_cat_{i}")
         return keras.Model(inputs, _stop(x), name=name)
 
-    def get_config(self):
-        """The arguments, for saving."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config):
-        """Makes the controller from `get_config`'s answer."""
-        return cls(**config)
-
-
-def branch_classifier(features, exit_number: int, num_classes: int):
-    """Attaches an exit's classifier: global average pooling, one dense layer.
-
-    Args:
-        features: Symbolic feature map [b, h, w, c], or features pooled already [b, c].
-        exit_number: The exit, from 1.
-        num_classes: Number of classes.
-
-    Returns:
-        Pooled features m_i [b, c] and logits y_i [b, classes], both float32.
-    """
-    pooled = features
-    if len(features.shape) == 4:
-        pooled = layers.GlobalAveragePooling2D(name=f"pool_{exit_number:02d}")(features)
-    dense = _float32(layers.Dense, num_classes, name=f"logits_{exit_number:02d}")
-    return pooled, dense(pooled)
-
 
 def _float32(layer_class, *args, **kwargs):
     """A layer of a head: in float32 in every precision, as confidences need it."""
     return layer_class(*args, dtype="float32", **kwargs)
+
+
+def _concatenated(parts, name):
+    return _float32(layers.Concatenate, name=name)(parts)
+
+
+def _scaled(x, name):
+    """Scaled alike: states of different exits and networks differ by orders."""
+    normalization = _float32(
+        layers.BatchNormalization, momentum=0.9, center=False, scale=False, name=name
+    )
+    return normalization(x)
 
 
 def _inputs(channels, num_classes, beta_range):

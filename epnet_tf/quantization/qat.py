@@ -83,7 +83,7 @@ def fine_tune(
     _check_equal(main_branch, rebuilt, sample[:32])
 
     tf_keras.utils.set_random_seed(seed)
-    quantized = _quantize(rebuilt, tfmot, tf_keras)
+    quantized = _quantize(rebuilt, _heads(main_branch), tfmot, tf_keras)
     _set_ranges(quantized, rebuilt, sample, tf_keras)
     quantized.compile(
         optimizer=tf_keras.optimizers.Adam(learning_rate),
@@ -125,10 +125,11 @@ def _split(model: EPNet) -> tuple[keras.Model, keras.Model]:
     scaled = states.input
     nodes = graph.ancestors(logits)
     # What the model was given as preprocessing may be any layer.
-    preprocessed = model.get_config()["preprocessing"] is not None
+    preprocessed = model.preprocessing is not None
     while True:
         readers = [n for n in nodes if any(t is scaled for t in n.input_tensors)]
-        is_scaling = preprocessed or isinstance(readers[0].operation, _SCALINGS)
+        layer = graph.layer_of(readers[0])
+        is_scaling = preprocessed or isinstance(layer, _SCALINGS)
         if len(readers) > 1 or not is_scaling:
             break
         scaled, preprocessed = readers[0].outputs[0], False
@@ -143,10 +144,11 @@ def _rebuild(model: keras.Model, tf_keras):
     for node in graph.ancestors(model.outputs):
         if not node.input_tensors:
             continue
-        layer = node.operation
-        if layer.name in layers:
+        name = node.operation.name
+        layer = graph.layer_of(node)
+        if name in layers:
             raise _unsupported(layer, "is applied more than once")
-        copy = layers[layer.name] = _rebuild_layer(layer, tf_keras)
+        copy = layers[name] = _rebuild_layer(layer, name, tf_keras)
         arguments = [tensors[id(t)] for t in node.input_tensors]
         tensors[id(node.outputs[0])] = copy(
             arguments[0] if len(arguments) == 1 else arguments
@@ -155,11 +157,12 @@ def _rebuild(model: keras.Model, tf_keras):
     return tf_keras.Model(inputs, [tensors[id(t)] for t in model.outputs])
 
 
-def _rebuild_layer(layer: keras.layers.Layer, tf_keras):
+def _rebuild_layer(layer: keras.layers.Layer, name: str, tf_keras):
     """The same layer in tf_keras, with weights of its own."""
-    name = type(layer).__name__.removeprefix("Fused")  # Differs while training alone.
-    if name not in _LAYERS:
-        raise _unsupported(layer, f"is a {name}")
+    # Ours compute the same in other operations.
+    kind = type(layer).__name__.removeprefix("Fused").removeprefix("Grid")
+    if kind not in _LAYERS:
+        raise _unsupported(layer, f"is a {kind}")
     config = {
         key: value
         for key, value in layer.get_config().items()
@@ -169,9 +172,9 @@ def _rebuild_layer(layer: keras.layers.Layer, tf_keras):
     activation = config.get("activation", "linear")
     if activation not in _ACTIVATIONS:
         raise _unsupported(layer, f"computes {activation}")
-    if name == "LeakyReLU":
+    if kind == "LeakyReLU":
         config["alpha"] = config.pop("negative_slope")
-    return getattr(tf_keras.layers, name)(**config)
+    return getattr(tf_keras.layers, kind)(**config | {"name": name})
 
 
 def _unsupported(layer, problem: str) -> ValueError:
@@ -199,19 +202,32 @@ def _listed(outputs) -> Sequence[np.ndarray]:
     return outputs if isinstance(outputs, list) else [outputs]
 
 
-def _quantize(model, tfmot, tf_keras):
-    """Wraps all layers but the classifiers, which int8 leaves in float32."""
+def _heads(model: keras.Model) -> set[str]:
+    """The layers of the classifiers, by name: as `modes.head_operators` finds them."""
+    *_, last_logits = map(graph.producer, model.outputs)
+    to_last_logits = {id(n) for n in graph.ancestors(last_logits.input_tensors)}
+    return {
+        node.operation.name
+        for node in graph.ancestors(model.outputs)
+        if node.input_tensors
+        and id(node) not in to_last_logits
+        and all(len(tensor.shape) <= 2 for tensor in node.input_tensors)
+    }
+
+
+def _quantize(model, heads: set[str], tfmot, tf_keras):
+    """Wraps all layers but the classifiers', which int8 leaves in float32."""
     kernels = (tf_keras.layers.Conv2D, tf_keras.layers.Dense)
     output_only = _output_config(tfmot)
-    classifiers = set(model.output_names)
 
     def annotate(layer):
-        if layer.name in classifiers:
-            return layer
         config = None
         is_normalization = isinstance(layer, tf_keras.layers.BatchNormalization)
         if is_normalization:
             layer.trainable = False
+        if layer.name in heads:
+            return layer
+        if is_normalization:
             source = layer.inbound_nodes[0].inbound_layers
             # tfmot joins it with a kernel before it, as conversion does.
             joined = isinstance(source, kernels) and len(source.outbound_nodes) == 1
@@ -294,8 +310,7 @@ def _batches(scaling, images, labels, num_exits, batch_size, seed):
 
 def _with_weights(model: EPNet, quantized) -> EPNet:
     """A new model with the fine-tuned kernels and biases, and all else as it was."""
-    result = type(model).from_config(model.get_config())
-    result.set_weights(model.get_weights())
+    result = model.copy()
     for layer in quantized.layers:
         target = getattr(layer, "layer", layer).name
         trained = {_name(w): w.numpy() for w in layer.trainable_weights}

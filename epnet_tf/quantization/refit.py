@@ -14,8 +14,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from epnet_tf.model import EPNet
+from epnet_tf.model.graph import producer
 from epnet_tf.model.states import ExitStates
 from epnet_tf.model.states import compute_states as compute_float_states
+from epnet_tf.quantization import modes
 from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.runtime.prediction import numbered
 from epnet_tf.tflite import flatbuffer, outputs
@@ -30,6 +32,8 @@ _RIDGE = 1e-3
 _LEARNING_RATE = 1e-4
 _EPOCHS = 2
 _BATCH_SIZE = 512
+# What scaling becomes where it is not folded into the dense layer.
+_SCALING = (schema.BuiltinOperator.MUL, schema.BuiltinOperator.ADD)
 
 
 def refit(
@@ -51,12 +55,21 @@ def refit(
     # Before the copy is built, whose dropout draws its own seeds.
     keras.utils.set_random_seed(seed)
     images, labels = np.asarray(images), np.asarray(labels).reshape(-1)
-    states = compute_states(whole, images, labels)
+    states, statistics = _states_and_statistics(whole, images, labels)
     some = np.random.default_rng(seed).permutation(len(images))[:_CORRECTION_IMAGES]
     wanted = compute_float_states(model, images[some], labels[some], verbose=0)
-    fitted = EPNet.from_config(model.get_config())
-    fitted.set_weights(model.get_weights())
-    states = _correct_classifiers(fitted, states, some, wanted.logits)
+    fitted = model.copy()
+    logits = states.logits.copy()
+    for i, read in enumerate(statistics):
+        logits[:, i] = _correct_classifier(
+            fitted, i + 1, read, some, wanted.logits[:, i]
+        )
+    # Features that no controller reads are not in the graph.
+    pooled = tuple(
+        m if m.shape[1] else np.zeros([len(m), f.shape[1]], np.float32)
+        for m, f in zip(states.pooled, wanted.pooled, strict=True)
+    )
+    states = ExitStates(pooled, logits, states.labels)
     _train_controllers(fitted, states, seed)
     return fitted
 
@@ -70,20 +83,36 @@ def compute_states(whole: Graph, images, labels) -> ExitStates:
         labels: int [n].
 
     Returns:
-        The `ExitStates`; quantized features are given by the values they stand for.
+        The `ExitStates`; quantized features are given by the values they stand for. Of
+        a controller that reads no features there are none, [n, 0].
     """
+    return _states_and_statistics(whole, images, labels)[0]
+
+
+def _states_and_statistics(
+    whole: Graph, images, labels
+) -> tuple[ExitStates, list[np.ndarray]]:
+    """Exit states, and what each classifier but the last one scales and reads."""
     names = numbered(whole.outputs, "logits")
-    logits = {name: whole.outputs[name] for name in names}
-    pooled = {f"pooled {name}": _pooled(whole, logits[name]) for name in names[:-1]}
-    made = logits | pooled
+    logits = [whole.outputs[name] for name in names]
+    statistics = [_statistics(whole, tensor) for tensor in logits[:-1]]
+    pooled = [_pooled(whole, name) for name in names[:-1]]
+    made = {f"tensor {t}": t for t in (*logits, *statistics, *pooled) if t is not None}
     inputs = {"image": whole.inputs["image"]}
     part = flatbuffer.extract(whole, whole.ancestors(made.values()), inputs, made)
     found = outputs.run(LiteRTModel(part.content), images)
-    return ExitStates(
-        tuple(_real_values(whole, t, found[name]) for name, t in pooled.items()),
-        np.stack([found[name] for name in names], axis=1),
+
+    def values(tensor: int | None) -> np.ndarray:
+        if tensor is None:
+            return np.zeros([len(images), 0], np.float32)
+        return _real_values(whole, tensor, found[f"tensor {tensor}"])
+
+    states = ExitStates(
+        tuple(map(values, pooled)),
+        np.stack([values(tensor) for tensor in logits], axis=1),
         np.asarray(labels).reshape(-1),
     )
+    return states, [values(tensor) for tensor in statistics]
 
 
 def check_same_main_branch(before: Graph, after: Graph) -> None:
@@ -110,9 +139,11 @@ def main_branch(graph: Graph) -> list[bytes]:
         Those of all tensors up to the pooled features, as their operators run.
     """
     names = numbered(graph.outputs, "logits")
-    pooled = [_pooled(graph, graph.outputs[name]) for name in names]
+    pooled = [_pooled(graph, name) for name in names[:-1]]
+    statistics = [_statistics(graph, graph.outputs[name]) for name in names]
+    read = [t for t in (*statistics, *pooled) if t is not None]
     content = []
-    for index in sorted(graph.ancestors(pooled)):
+    for index in sorted(graph.ancestors(read)):
         operator = graph.operators[index]
         for number in [t for t in (*operator.inputs, *operator.outputs) if t >= 0]:
             tensor = graph.tensors[number]
@@ -124,28 +155,40 @@ def main_branch(graph: Graph) -> list[bytes]:
     return content
 
 
-def _correct_classifiers(
-    model: EPNet, states: ExitStates, some: np.ndarray, wanted: np.ndarray
-) -> ExitStates:
-    """Lets the classifiers of all exits but the last give wanted logits.
+def _correct_classifier(
+    model: EPNet,
+    exit_number: int,
+    statistics: np.ndarray,
+    some: np.ndarray,
+    wanted: np.ndarray,
+) -> np.ndarray:
+    """Lets an exit's classifier give wanted logits.
 
     Args:
-        model: Its classifiers are changed.
-        states: What the quantized main branch gives.
+        model: Its classifier is changed.
+        exit_number: The exit, from 1.
+        statistics: What the quantized main branch gives, [n, s].
         some: Indices of images to do so on.
-        wanted: The logits for them, [n, N, classes].
+        wanted: The logits for them, [., classes].
 
     Returns:
-        `states` with the logits of the corrected classifiers.
+        The logits [n, classes] of the corrected classifier.
     """
-    logits = states.logits.copy()
-    for i, pooled in enumerate(states.pooled):
-        classifier = model.get_layer(f"logits_{i + 1:02d}")
-        kernel, bias = (w.numpy() for w in classifier.weights)
-        kernel, bias = corrected(kernel, bias, pooled[some], wanted[:, i])
-        classifier.set_weights([kernel, bias])
-        logits[:, i] = pooled @ kernel + bias
-    return ExitStates(states.pooled, logits, states.labels)
+    read = _read(model, exit_number, statistics)
+    classifier = model.get_layer(f"logits_{exit_number:02d}")
+    kernel, bias = (w.numpy() for w in classifier.weights)
+    kernel, bias = corrected(kernel, bias, read[some], wanted)
+    classifier.set_weights([kernel, bias])
+    return read @ kernel + bias
+
+
+def _read(model: EPNet, exit_number: int, statistics: np.ndarray) -> np.ndarray:
+    """What an exit's dense layer reads: its statistics, scaled if they are."""
+    dense = producer(model.output[f"logits_{exit_number:02d}"])
+    before = producer(dense.input_tensors[0]).operation
+    if not isinstance(before, keras.layers.BatchNormalization):
+        return statistics
+    return np.asarray(before(statistics))
 
 
 def corrected(
@@ -201,14 +244,41 @@ def _train_controllers(model: EPNet, states: ExitStates, seed: int) -> None:
     )
 
 
-def _pooled(graph: Graph, logits: int) -> int:
-    """The tensor that an exit's classifier reads."""
-    codes = graph.model.operatorCodes
-    dense = schema.BuiltinOperator.FULLY_CONNECTED
-    operator = graph.operators[graph.producers[logits]]
-    while codes[operator.opcodeIndex].builtinCode != dense:
-        operator = graph.operators[graph.producers[operator.inputs[0]]]
-    return operator.inputs[0]
+def _pooled(graph: Graph, logits: str) -> int | None:
+    """The tensor that an exit's controller reads beside logits and β, if any."""
+    dense = _dense(graph, graph.outputs[logits])
+    stop = graph.outputs[logits.replace("logits", "stop")]
+    controller = graph.ancestors([stop]) - graph.ancestors([graph.outputs[logits]])
+    controller &= modes.head_operators(graph)
+    read = {t for index in controller for t in graph.variable_inputs(index)}
+    read -= {t for index in controller for t in graph.operators[index].outputs}
+    read -= graph.dependents(graph.operators[dense].outputs)
+    return next(iter(read - set(graph.inputs.values())), None)
+
+
+def _statistics(graph: Graph, logits: int) -> int:
+    """The tensor that an exit's classifier scales and reads."""
+    (read,) = graph.variable_inputs(_dense(graph, logits))
+    # Conversion folds the scaling into the dense layer, if that has a bias.
+    while _code(graph, graph.producers[read]) in _SCALING:
+        variable = graph.variable_inputs(graph.producers[read])
+        if len(variable) > 1:
+            break
+        (read,) = variable
+    return read
+
+
+def _dense(graph: Graph, logits: int) -> int:
+    """The dense layer of an exit's classifier."""
+    index = graph.producers[logits]
+    while _code(graph, index) != schema.BuiltinOperator.FULLY_CONNECTED:
+        index = graph.producers[graph.operators[index].inputs[0]]
+    return index
+
+
+def _code(graph: Graph, index: int) -> int:
+    """What kind of operator it is, a `schema.BuiltinOperator`."""
+    return graph.model.operatorCodes[graph.operators[index].opcodeIndex].builtinCode
 
 
 def _real_values(graph: Graph, tensor: int, values: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""A bundle: a folder with the segments of one model and `epnet.json` about them."""
+"""A bundle: a folder with one model, in segments or in one file, and `epnet.json`."""
 
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,6 +16,8 @@ MANIFEST = "epnet.json"
 CHECKSUM = "epnet.json.sha256"
 FORMAT = "epnet-bundle"
 VERSION = 1
+# What a bundle may hold: segments, a model that stops by itself, or both.
+CONTENTS = ("segments", "one_file", "both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +124,36 @@ class SegmentEntry:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExitEntry:
+    """One exit of the model that stops by itself.
+
+    Attributes:
+        layer: The Keras layer that the exit is placed behind.
+        cumulative_macs: Multiply-adds of all that runs until it has answered.
+    """
+
+    layer: str
+    cumulative_macs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry:
+    """The model in one file that stops by itself.
+
+    Attributes:
+        file: Name of the file in the bundle.
+        sha256: Of its contents, in hexadecimal.
+        bytes: Its size.
+        exits: In the order in which they run.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    exits: tuple[ExitEntry, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """What `epnet.json` says.
 
@@ -133,8 +166,9 @@ class Manifest:
         quantization: The quantization mode.
         policy: When to stop.
         full_macs: Multiply-adds of the plain network, without exits.
-        segments: In the order in which they run.
+        segments: In the order in which they run; none if there is only `model`.
         metrics: Measured while converting; None if there was nothing to measure on.
+        model: The same model in one file, if it is there.
     """
 
     format: str
@@ -147,18 +181,30 @@ class Manifest:
     full_macs: int
     segments: tuple[SegmentEntry, ...]
     metrics: Metrics | None
+    model: ModelEntry | None = None
+
+    @property
+    def exits(self) -> Sequence[SegmentEntry | ExitEntry]:
+        """The exits, in order, each with its `layer` and `cumulative_macs`."""
+        return self.segments or (self.model.exits if self.model else ())
 
     @property
     def cumulative_macs(self) -> np.ndarray:
         """int64 [exits], what leaving through each exit costs."""
-        return np.array([s.cumulative_macs for s in self.segments], np.int64)
+        return np.array([exit.cumulative_macs for exit in self.exits], np.int64)
 
 
 def write_manifest(manifest: Manifest, folder: str | os.PathLike) -> None:
     """Writes `epnet.json` into a folder, and its checksum beside it."""
-    text = json.dumps(typed_json.encode(manifest), indent=2, ensure_ascii=False)
-    (pathlib.Path(folder) / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    text = manifest_text(manifest)
+    (pathlib.Path(folder) / MANIFEST).write_text(text, encoding="utf-8")
     write_checksum(folder)
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """What stands in `epnet.json`."""
+    text = json.dumps(typed_json.encode(manifest), indent=2, ensure_ascii=False)
+    return text + "\n"
 
 
 def write_checksum(folder: str | os.PathLike) -> None:
@@ -188,6 +234,22 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
             f"Expected a bundle, a folder with {MANIFEST}. Received: {folder}"
         ) from None
     _verify(text, path.with_name(CHECKSUM))
+    return parse_manifest(text, path)
+
+
+def parse_manifest(text: bytes, path: str | os.PathLike) -> Manifest:
+    """Reads the text of an `epnet.json`.
+
+    Args:
+        text: The text, in UTF-8.
+        path: Where it is from, for messages.
+
+    Returns:
+        The `Manifest`.
+
+    Raises:
+        ValueError: If it is of another format or version, or cannot be used.
+    """
     try:
         content = json.loads(text)
     except ValueError as error:
@@ -204,12 +266,12 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     return manifest
 
 
-def read_segment(folder: str | os.PathLike, entry: SegmentEntry) -> bytes:
-    """Reads one segment and verifies that it is the one that was written.
+def read_tflite(folder: str | os.PathLike, entry: SegmentEntry | ModelEntry) -> bytes:
+    """Reads a .tflite of a bundle and verifies that it is the one that was written.
 
     Args:
         folder: The bundle.
-        entry: The segment's entry in the manifest.
+        entry: Its entry in the manifest.
 
     Returns:
         The .tflite model.
@@ -221,18 +283,28 @@ def read_segment(folder: str | os.PathLike, entry: SegmentEntry) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ValueError(f"The bundle's segment {path} is missing.") from None
+        raise ValueError(f"The bundle's file {path} is missing.") from None
     if len(content) != entry.bytes:
         raise ValueError(
-            f"The bundle's segment {path} is truncated or altered: it has "
+            f"The bundle's file {path} is truncated or altered: it has "
             f"{len(content)} bytes instead of {entry.bytes}."
         )
+    check_sha256(content, entry, path)
+    return content
+
+
+def check_sha256(
+    content: bytes, entry: SegmentEntry | ModelEntry, path: str | os.PathLike
+) -> None:
+    """Checks that a model is the one that a manifest has an entry for.
+
+    Raises:
+        ValueError: If it is not; the message names `path`.
+    """
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise ValueError(
-            f"The bundle's segment {path} is altered: its sha256 is not the one in "
-            f"{MANIFEST}."
+            f"The file {path} is altered: its sha256 is not the one in {MANIFEST}."
         )
-    return content
 
 
 def _checksum(manifest: bytes) -> str:
@@ -253,13 +325,15 @@ def _verify(manifest: bytes, checksum: pathlib.Path) -> None:
         )
 
 
-def _check(manifest: Manifest, path: pathlib.Path) -> None:
+def _check(manifest: Manifest, path: str | os.PathLike) -> None:
     """Refuses what the types alone let pass, and what cannot be run yet."""
     problem = None
-    if not manifest.segments:
-        problem = "it lists no segments"
-    elif any(pathlib.PurePath(s.file).name != s.file for s in manifest.segments):
-        problem = "a segment's file is outside the bundle"
+    files = [entry.file for entry in manifest.segments]
+    files += [manifest.model.file] if manifest.model else []
+    if not manifest.exits:
+        problem = "it lists no segments and no exits"
+    elif any(pathlib.PurePath(file).name != file for file in files):
+        problem = "a model's file is outside the bundle"
     elif manifest.policy.type != "controller":
         problem = f"its policy is of unknown type '{manifest.policy.type}'"
     elif (manifest.policy.beta is None) == (manifest.policy.beta_range is None):

@@ -2,6 +2,8 @@
 
 import ctypes
 import functools
+import warnings
+from collections.abc import Callable
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -21,8 +23,11 @@ class LiteRTModel:
     ```
 
     Args:
-        content: The model, with one signature.
+        content: The model; `serving_default` is the signature that is bound.
         num_threads: Threads that one call may use.
+        keep_tensors: Whether memory that is not in use is kept. A model with control
+            flow is a sixth faster then: else LiteRT 2 releases a branch's memory after
+            every run, and prepares all its operators anew.
 
     Attributes:
         inputs: The memory of each input, by name, to write to.
@@ -30,10 +35,20 @@ class LiteRTModel:
         invoke: Runs the model once.
     """
 
-    def __init__(self, content: bytes, num_threads: int = 1):
-        self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
+    def __init__(
+        self, content: bytes, num_threads: int = 1, keep_tensors: bool = False
+    ):
+        with warnings.catch_warnings():
+            # That it takes memory.
+            warnings.simplefilter("ignore")
+            self._interpreter = Interpreter(
+                model_content=content,
+                num_threads=num_threads,
+                experimental_preserve_all_tensors=keep_tensors,
+            )
         self._interpreter.allocate_tensors()
-        signature = self._interpreter.get_signature_runner()
+        self._signatures: dict[str, Callable] = {}
+        signature = self._interpreter.get_signature_runner("serving_default")
         self.inputs = self._memory(signature.get_input_details())
         self.outputs = self._memory(signature.get_output_details())
         # Not the interpreter's own `invoke`: that looks, in Python, for views that are
@@ -55,6 +70,20 @@ class LiteRTModel:
             np.copyto(memory, inputs[name])
         self.invoke()
         return {name: memory.copy() for name, memory in self.outputs.items()}
+
+    def run_signature(self, key: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs another signature of the model once.
+
+        Args:
+            key: The signature's key.
+            **inputs: A value for every input.
+
+        Returns:
+            A copy of every output, by name.
+        """
+        if key not in self._signatures:
+            self._signatures[key] = self._interpreter.get_signature_runner(key)
+        return self._signatures[key](**inputs)
 
     def _memory(self, tensors: dict[str, dict]) -> dict[str, np.ndarray]:
         return {

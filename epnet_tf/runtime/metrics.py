@@ -65,7 +65,8 @@ class Cost:
 
     Attributes:
         float_bytes: Size of all segments in float32.
-        bundle_bytes: Size of all segments.
+        bundle_bytes: Size of all segments. Where there are none, both are sizes of the
+            model in one file.
         times: Whole models, all segments in a row, and early termination.
     """
 

@@ -73,12 +73,15 @@ def from_logits(
     )
 
 
-def first_stop(stop_logits: np.ndarray, threshold: float = 0.0) -> np.ndarray:
+def first_stop(
+    stop_logits: np.ndarray, threshold: float | np.ndarray = 0.0
+) -> np.ndarray:
     """The exit that the policy takes, as `epnet_tf.objective.first_stop`, in NumPy.
 
     Args:
         stop_logits: float [..., N − 1].
-        threshold: Stop logit above which the controller stops; 0 is probability ½.
+        threshold: Stop logit above which the controller stops; 0 is probability ½. One
+            number, or [N − 1].
 
     Returns:
         int64 [...]; index of the exit, from 0; N − 1 when no controller stops.

@@ -1,4 +1,4 @@
-"""Runs a bundle: one image at a time, segment by segment, until an exit says stop."""
+"""Runs a model: one image at a time, segment by segment, until an exit says stop."""
 
 import collections
 import operator
@@ -6,13 +6,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from epnet_tf.runtime import bundle
 from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_logits
+from epnet_tf.runtime.self_stopping import SelfStoppingModel, read_file
 
 # Images that a worker takes at a time. With fewer, workers wait for each other more
 # often to convert them; with more, one ends long before the other.
@@ -23,7 +24,8 @@ class SegmentRunner:
     """Classifies images with the segments of a bundle; it really stops.
 
     A segment is opened when the first image gets to it. An image that stops at exit 3
-    runs segments 1 to 3, and nothing else.
+    runs segments 1 to 3, and nothing else. Of a bundle without segments, or of a
+    `model.tflite` alone, it runs the model that stops by itself.
 
     Threads may share a runner: they wait for each other, call by call. To use several
     cores, give `num_workers` to one call with many images, or each thread a runner of
@@ -37,25 +39,34 @@ class SegmentRunner:
     ```
 
     Args:
-        bundle_dir: The bundle that `epnet_tf.convert` has written.
+        bundle_dir: The bundle that `epnet_tf.convert` has written, or a `model.tflite`
+            from one.
         num_threads: Threads that a segment may use.
 
     Attributes:
         manifest: What `epnet.json` says.
-        threshold: An exit stops where its stop logit is greater.
+        threshold: An exit stops where its stop logit is greater. That of a model that
+            stops by itself cannot be changed.
 
     Raises:
-        ValueError: If this is no bundle, or a segment is missing, truncated or
-            altered.
+        ValueError: If this is no bundle and no such model, or a file is missing,
+            truncated or altered.
     """
 
     def __init__(self, bundle_dir: str | os.PathLike, num_threads: int = 1):
-        self.manifest = bundle.read_manifest(bundle_dir)
-        self.threshold = self.manifest.policy.threshold
         self._bundle_dir = bundle_dir
         self._num_threads = num_threads
-        for entry in self.manifest.segments:
-            bundle.read_segment(bundle_dir, entry)
+        # The model that stops by itself, where there are no segments.
+        self._content: bytes | None = None
+        if os.path.isfile(bundle_dir):
+            self.manifest, self._content = read_file(bundle_dir)
+        else:
+            self.manifest = bundle.read_manifest(bundle_dir)
+            for entry in self.manifest.segments:
+                bundle.read_tflite(bundle_dir, entry)
+            if self.manifest.model and not self.manifest.segments:
+                self._content = bundle.read_tflite(bundle_dir, self.manifest.model)
+        self.threshold = self.manifest.policy.threshold
         self._lock = threading.Lock()
         self._workers = [self._new_worker()]
 
@@ -65,7 +76,11 @@ class SegmentRunner:
         return self._workers[0].opened
 
     def predict(
-        self, images, beta: float | None = None, num_workers: int = 1
+        self,
+        images,
+        beta: float | None = None,
+        num_workers: int = 1,
+        max_exit: int | None = None,
     ) -> Prediction:
         """Classifies images, each until its exit.
 
@@ -76,29 +91,36 @@ class SegmentRunner:
             num_workers: Threads that share the images, each with interpreters of its
                 own, which are kept for the next call. The answers are the same, in
                 the same order.
+            max_exit: The exit, counted from 1, that answers at the latest, whatever
+                its controller says; to keep a deadline.
 
         Returns:
             A `Prediction`.
 
         Raises:
             ValueError: If the images are not as said above, β is missing, superfluous
-                or out of range, there is no worker, or a segment has been altered
-                meanwhile.
+                or out of range, there is no worker or no such exit, or a segment has
+                been altered meanwhile.
         """
         images = self.manifest.input.check(images)
         policy = self.manifest.policy
         check_beta(beta, policy.beta_range, policy.beta)
         if operator.index(num_workers) < 1:
             raise ValueError(f"Expected num_workers >= 1. Received: {num_workers}.")
+        last = len(self.manifest.exits)
+        if max_exit is not None and not 1 <= operator.index(max_exit) <= last:
+            raise ValueError(
+                f"Expected max_exit from 1 to {last}. Received: {max_exit}."
+            )
         exits = np.zeros(len(images), np.int64)
         logits = np.zeros([len(images), len(self.manifest.labels)], np.float32)
         turns = iter(range(0, len(images), _BLOCK))
 
         def work(worker: _Worker) -> None:
             for first in turns:
-                block = worker.as_input(images[first : first + _BLOCK])
+                block = self._as_input(images[first : first + _BLOCK])
                 for i, image in enumerate(block, first):
-                    exits[i], logits[i] = worker.run(image, self.threshold)
+                    exits[i], logits[i] = worker.run(image, self.threshold, max_exit)
 
         with self._lock:
             workers = self._at_least(min(num_workers, max(len(images), 1)))
@@ -120,12 +142,18 @@ class SegmentRunner:
             The exit, counted from 0, and its logits [classes].
         """
         with self._lock:
-            worker = self._workers[0]
-            index, logits = worker.run(worker.as_input(image), self.threshold)
+            image = self._as_input(image)
+            index, logits = self._workers[0].run(image, self.threshold)
             return index, logits.copy()
 
+    def _as_input(self, images: np.ndarray) -> np.ndarray:
+        """One or several images in the type that the model takes."""
+        return np.ascontiguousarray(images, self.manifest.input.dtype)
+
     def _new_worker(self) -> "_Worker":
-        return _Worker(self.manifest, self._bundle_dir, self._num_threads)
+        if self._content is not None:
+            return _OneFileWorker(self.manifest, self._content, self._num_threads)
+        return _SegmentsWorker(self.manifest, self._bundle_dir, self._num_threads)
 
     def _at_least(self, count: int) -> list["_Worker"]:
         while len(self._workers) < count:
@@ -148,8 +176,55 @@ def _in_threads(
         future.result()
 
 
-class _Worker:
-    """The bundle's segments, each with an interpreter; for one thread at a time.
+class _Worker(Protocol):
+    """Interpreters of a model; for one thread at a time."""
+
+    @property
+    def opened(self) -> int:
+        """The number of segments opened so far."""
+
+    def set_beta(self, beta: float | None) -> None:
+        """Sets the β of the images to come."""
+
+    def run(
+        self, image: np.ndarray, threshold: float, max_exit: int | None = None
+    ) -> tuple[int, np.ndarray]:
+        """Runs one image to its exit.
+
+        Args:
+            image: [height, width, channels], contiguous, of the model's type.
+            threshold: An exit stops where its stop logit is greater.
+            max_exit: The exit, counted from 1, that answers at the latest.
+
+        Returns:
+            The exit, counted from 0, and its logits [classes], in memory that the next
+            image may overwrite.
+        """
+
+
+class _OneFileWorker:
+    """A `_Worker` with the model that stops by itself."""
+
+    opened = 0
+
+    def __init__(self, manifest: bundle.Manifest, content: bytes, num_threads: int):
+        self._threshold = manifest.policy.threshold
+        self._model = SelfStoppingModel(content, num_threads)
+        self.set_beta = self._model.set_beta
+
+    def run(
+        self, image: np.ndarray, threshold: float, max_exit: int | None = None
+    ) -> tuple[int, np.ndarray]:
+        if threshold != self._threshold:
+            raise ValueError(
+                f"Expected the threshold {self._threshold:g}, which is part of a model "
+                f"that stops by itself. Received: {threshold:g}."
+            )
+        return self._model.run(image, max_exit)
+
+
+class _SegmentsWorker:
+    """A `_Worker` with an interpreter for each segment.
 
     Args:
         manifest: The bundle's manifest.
@@ -174,29 +249,15 @@ class _Worker:
 
     @property
     def opened(self) -> int:
-        """The number of segments opened so far."""
         return len(self._segments)
 
     def set_beta(self, beta: float | None) -> None:
-        """Sets the β of the images to come."""
         if beta is not None:
             self._tensors["beta"][...] = beta
 
-    def as_input(self, images: np.ndarray) -> np.ndarray:
-        """One or several images in the type that `run` takes."""
-        return np.ascontiguousarray(images, self._manifest.input.dtype)
-
-    def run(self, image: np.ndarray, threshold: float) -> tuple[int, np.ndarray]:
-        """Runs one image to its exit.
-
-        Args:
-            image: [height, width, channels], from `as_input`.
-            threshold: An exit stops where its stop logit is greater.
-
-        Returns:
-            The exit, counted from 0, and its logits [classes], in memory that the next
-            image overwrites.
-        """
+    def run(
+        self, image: np.ndarray, threshold: float, max_exit: int | None = None
+    ) -> tuple[int, np.ndarray]:
         self._image[:] = image.data.cast("B")
         index = 0
         while True:
@@ -206,14 +267,14 @@ class _Worker:
                     memory[:] = tensor
                 invoke()
                 # The last exit has no say.
-                if stop is None or stop[0] > threshold:
+                if stop is None or stop[0] > threshold or index + 1 == max_exit:
                     return index, logits
                 index += 1
             self._open_next()
 
     def _open_next(self) -> None:
         entry = self._manifest.segments[self.opened]
-        content = bundle.read_segment(self._bundle_dir, entry)
+        content = bundle.read_tflite(self._bundle_dir, entry)
         model = LiteRTModel(content, self._num_threads)
         segment = _bind(model, entry, self._tensors)
         self._tensors |= model.outputs

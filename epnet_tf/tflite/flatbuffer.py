@@ -150,50 +150,185 @@ def extract(
     Returns:
         The model, with one signature that has these names, in this order.
     """
-    names = {index: name for name, index in [*inputs.items(), *outputs.items()]}
-    tensors = _Renumbered(graph.tensors)
-    codes = _Renumbered(graph.model.operatorCodes)
-    buffers = _Renumbered(graph.model.buffers)
-    # By convention buffer 0 is empty; everything that is no constant points to it.
-    buffers.add_new(schema.BufferT())
+    writer = ModelWriter(graph)
+    main = writer.subgraph("main")
+    main.inputs = [main.tensor(index) for index in inputs.values()]
+    main.copy(operators)
+    main.outputs = [main.tensor(index) for index in outputs.values()]
+    return writer.finish({SIGNATURE: main.signature(inputs, outputs)})
 
-    new_inputs = [tensors[index] for index in inputs.values()]
-    new_operators = []
-    for index in sorted(operators):
-        operator = copy.copy(graph.operators[index])
-        operator.opcodeIndex = codes[operator.opcodeIndex]
-        operator.inputs = [t if t < 0 else tensors[t] for t in operator.inputs]
-        operator.outputs = [tensors[t] for t in operator.outputs]
-        new_operators.append(operator)
-    new_outputs = [tensors[index] for index in outputs.values()]
 
-    for old, tensor in tensors.items():
-        constant = graph.model.buffers[tensor.buffer].data is not None
-        tensor.buffer = buffers[tensor.buffer] if constant else 0
-        tensor.name = names[old].encode() if old in names else tensor.name
-    subgraph = schema.SubGraphT(
-        tensors=tensors.new,
-        inputs=new_inputs,
-        outputs=new_outputs,
-        operators=new_operators,
-        name="main",
-    )
-    signature = schema.SignatureDefT(
-        inputs=_tensor_maps(inputs, new_inputs),
-        outputs=_tensor_maps(outputs, new_outputs),
-        signatureKey=SIGNATURE,
-    )
-    return Graph(
-        model=schema.ModelT(
-            version=graph.model.version,
-            operatorCodes=codes.new,
-            subgraphs=[subgraph],
-            buffers=[_AlignedBuffer(b.data) for b in buffers.new],
-            signatureDefs=[signature],
-        ),
-        inputs=dict(zip(inputs, new_inputs, strict=True)),
-        outputs=dict(zip(outputs, new_outputs, strict=True)),
-    )
+class ModelWriter:
+    """Puts a model together from operators of a graph and others, in subgraphs.
+
+    Args:
+        graph: Where operators, tensors and constants are copied from.
+    """
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self._codes = _Renumbered(graph.model.operatorCodes)
+        self._buffers = _Renumbered(graph.model.buffers)
+        self._values: dict[bytes, int] = {}
+        self._subgraphs: list[SubgraphWriter] = []
+        # By convention buffer 0 is empty; everything that is no constant points to it.
+        self._buffers.add_new(schema.BufferT())
+
+    def subgraph(self, name: str) -> "SubgraphWriter":
+        """Adds an empty subgraph; the first one is the main one."""
+        self._subgraphs.append(SubgraphWriter(self, name, len(self._subgraphs)))
+        return self._subgraphs[-1]
+
+    def copied_code(self, index: int) -> int:
+        """What an operator code of the graph is here."""
+        return self._codes[index]
+
+    def code(self, builtin: int, version: int) -> int:
+        """The operator code of a builtin operator."""
+        for index, code in enumerate(self._codes.new):
+            if (code.builtinCode, code.version) == (builtin, version):
+                return index
+        # What readers from before there were more than 127 operators look at.
+        old = min(builtin, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
+        return self._codes.add_new(
+            schema.OperatorCodeT(
+                deprecatedBuiltinCode=old, builtinCode=builtin, version=version
+            )
+        )
+
+    def copied_buffer(self, index: int) -> int:
+        """What a buffer of the graph is here."""
+        constant = self.graph.model.buffers[index].data is not None
+        return self._buffers[index] if constant else 0
+
+    def buffer(self, value: bytes) -> int:
+        """A buffer with a value; whoever has the same one shares it."""
+        if value not in self._values:
+            data = np.frombuffer(value, np.uint8)
+            self._values[value] = self._buffers.add_new(schema.BufferT(data))
+        return self._values[value]
+
+    def finish(self, signatures: Mapping[str, schema.SignatureDefT]) -> Graph:
+        """Makes the model.
+
+        Args:
+            signatures: Its signatures by their keys, see `SubgraphWriter.signature`;
+                the first one is the main subgraph's.
+
+        Returns:
+            The model, with inputs and outputs of the first signature.
+        """
+        for key, signature in signatures.items():
+            signature.signatureKey = key
+        main = next(iter(signatures.values()))
+        return Graph(
+            model=schema.ModelT(
+                version=self.graph.model.version,
+                operatorCodes=self._codes.new,
+                subgraphs=[subgraph.finish() for subgraph in self._subgraphs],
+                buffers=self._buffers.new,
+                signatureDefs=list(signatures.values()),
+            ),
+            inputs={i.name: i.tensorIndex for i in main.inputs},
+            outputs={o.name: o.tensorIndex for o in main.outputs},
+        )
+
+
+class SubgraphWriter:
+    """Puts a subgraph together; its tensors are numbered in the order of first use.
+
+    Attributes:
+        index: Its number in the model.
+        inputs: Its inputs, to be set.
+        outputs: Its outputs, to be set.
+    """
+
+    def __init__(self, writer: ModelWriter, name: str, index: int):
+        self.index = index
+        self.inputs: list[int] = []
+        self.outputs: list[int] = []
+        self._name = name
+        self._writer = writer
+        self._tensors = _Renumbered(writer.graph.tensors)
+        self._operators: list[schema.OperatorT] = []
+
+    def tensor(self, index: int) -> int:
+        """What a tensor of the graph is here; a constant one comes with its value."""
+        if index not in self._tensors:
+            tensor = self._tensors.new[self._tensors[index]]
+            tensor.buffer = self._writer.copied_buffer(tensor.buffer)
+        return self._tensors[index]
+
+    def new(self, name: str, shape: Iterable[int], dtype: int) -> int:
+        """Adds a tensor that the graph does not have; `dtype` is a `TensorType`."""
+        return self._tensors.add_new(schema.TensorT(list(shape), dtype, 0, name))
+
+    def new_like(self, name: str, index: int) -> int:
+        """Adds a tensor of a shape, type and quantization that the graph has."""
+        like = self._writer.graph.tensors[index]
+        new = self.new(name, like.shape, like.type)
+        self._tensors.new[new].quantization = like.quantization
+        return new
+
+    def constant(self, name: str, value: np.ndarray, quantization=None) -> int:
+        """Adds a constant that the graph does not have."""
+        dtype = getattr(schema.TensorType, value.dtype.name.upper())
+        new = self.new(name, value.shape, dtype)
+        tensor = self._tensors.new[new]
+        tensor.buffer = self._writer.buffer(value.tobytes())
+        tensor.quantization = quantization
+        return new
+
+    def copy(self, operators: Iterable[int]) -> None:
+        """Adds operators of the graph, in the order in which they run there."""
+        for index in sorted(operators):
+            operator = copy.copy(self._writer.graph.operators[index])
+            operator.opcodeIndex = self._writer.copied_code(operator.opcodeIndex)
+            operator.inputs = [t if t < 0 else self.tensor(t) for t in operator.inputs]
+            operator.outputs = [self.tensor(t) for t in operator.outputs]
+            self._operators.append(operator)
+
+    def operator(
+        self,
+        builtin: int,
+        inputs: list[int],
+        outputs: list[int],
+        options: Any,
+        version: int = 1,
+    ) -> None:
+        """Adds a builtin operator with its options, a class of the schema."""
+        kind = type(options).__name__.removesuffix("T")
+        self._operators.append(
+            schema.OperatorT(
+                self._writer.code(builtin, version),
+                inputs,
+                outputs,
+                getattr(schema.BuiltinOptions, kind),
+                options,
+            )
+        )
+
+    def signature(
+        self, inputs: Iterable[str], outputs: Iterable[str]
+    ) -> schema.SignatureDefT:
+        """A signature of the subgraph, whose tensors get the names it has for them."""
+        maps = [
+            [schema.TensorMapT(n, t) for n, t in zip(names, tensors, strict=True)]
+            for names, tensors in ((inputs, self.inputs), (outputs, self.outputs))
+        ]
+        for named in [*maps[0], *maps[1]]:
+            self._tensors.new[named.tensorIndex].name = named.name.encode()
+        return schema.SignatureDefT(*maps, subgraphIndex=self.index)
+
+    def finish(self) -> schema.SubGraphT:
+        """The subgraph as it is."""
+        return schema.SubGraphT(
+            tensors=self._tensors.new,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            operators=self._operators,
+            name=self._name,
+        )
 
 
 class _Renumbered:
@@ -214,8 +349,8 @@ class _Renumbered:
         self.new.append(item)
         return len(self.new) - 1
 
-    def items(self) -> list[tuple[int, Any]]:
-        return [(old, self.new[new]) for old, new in self._numbers.items()]
+    def __contains__(self, index: int) -> bool:
+        return index in self._numbers
 
 
 class _AlignedBuffer(schema.BufferT):
@@ -230,13 +365,9 @@ class _AlignedBuffer(schema.BufferT):
         return super().Pack(builder)
 
 
-def _tensor_maps(
-    names: Iterable[str], tensors: Iterable[int]
-) -> list[schema.TensorMapT]:
-    return [schema.TensorMapT(n, t) for n, t in zip(names, tensors, strict=True)]
-
-
 def _pack(model: schema.ModelT) -> bytes:
+    aligned = copy.copy(model)
+    aligned.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
     builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
+    builder.Finish(aligned.Pack(builder), file_identifier=_FILE_IDENTIFIER)
     return bytes(builder.Output())

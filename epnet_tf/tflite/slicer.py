@@ -5,6 +5,7 @@ segments. The cut is made in the finished model, quantized or not, so that the s
 in a row compute, bit for bit, what the whole model computes.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable
 
@@ -30,30 +31,68 @@ def slice_model(graph: Graph) -> list[Graph]:
         ValueError: If the outputs are not named so, or an exit needs nothing that
             the exits before it have not computed.
     """
-    outputs = _exits(graph)
-    stages = _stages(graph, outputs)
-    made = [{t for o in stage for t in graph.operators[o].outputs} for stage in stages]
-    read = [
-        (_read(graph, stage, own_outputs.values()) & graph.variable) - own
-        for stage, own_outputs, own in zip(stages, outputs, made, strict=True)
-    ]
+    stages = cut(graph)
     names = {
         tensor: name for name, tensor in [*graph.inputs.items(), *graph.outputs.items()]
     }
     segments = []
-    for k, (stage, own_outputs) in enumerate(zip(stages, outputs, strict=True)):
-        later = set().union(*read[k + 1 :])
+    for k, stage in enumerate(stages):
+        later = set().union(*(after.reads for after in stages[k + 1 :]))
         crossing = sorted(
-            made[k] & later - set(own_outputs.values()), key=graph.producers.__getitem__
+            stage.made & later - set(stage.outputs.values()),
+            key=graph.producers.__getitem__,
         )
         for number, tensor in enumerate(crossing, start=1):
             names.setdefault(tensor, f"features_{k + 1:02d}_{number}")
-        segment_inputs = dict(sorted((names[t], t) for t in read[k]))
-        segment_outputs = own_outputs | {names[t]: t for t in crossing}
+        segment_inputs = dict(sorted((names[t], t) for t in stage.reads))
+        segment_outputs = stage.outputs | {names[t]: t for t in crossing}
         segments.append(
-            flatbuffer.extract(graph, stage, segment_inputs, segment_outputs)
+            flatbuffer.extract(graph, stage.operators, segment_inputs, segment_outputs)
         )
     return segments
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What runs from one exit up to another, as operators and tensors of a graph.
+
+    Attributes:
+        outputs: The outputs of its exits, name to tensor.
+        operators: They.
+        made: What they make.
+        reads: What has to be there before: made by an earlier stage, or an input.
+    """
+
+    outputs: dict[str, int]
+    operators: set[int]
+    made: set[int]
+    reads: set[int]
+
+
+def stage_of(graph: Graph, outputs: dict[str, int], operators: set[int]) -> Stage:
+    """The stage of some operators of a graph that exits' outputs are taken from."""
+    made = {t for o in operators for t in graph.operators[o].outputs}
+    reads = _read(graph, operators, outputs.values()) & graph.variable
+    return Stage(outputs, operators, made, reads - made)
+
+
+def cut(graph: Graph) -> list[Stage]:
+    """Cuts a model with outputs `logits_01`, `stop_01`, … `logits_NN` into stages.
+
+    Args:
+        graph: The whole model.
+
+    Returns:
+        What each exit needs beyond the exits before it.
+
+    Raises:
+        ValueError: As `slice_model`.
+    """
+    outputs = _exits(graph)
+    return [
+        stage_of(graph, own, operators)
+        for own, operators in zip(outputs, _operators(graph, outputs), strict=True)
+    ]
 
 
 def _exits(graph: Graph) -> list[dict[str, int]]:
@@ -77,10 +116,10 @@ def _exits(graph: Graph) -> list[dict[str, int]]:
     return [{name: graph.outputs[name] for name in names} for names in wanted]
 
 
-def _stages(graph: Graph, outputs: list[dict[str, int]]) -> list[set[int]]:
-    """The operators of each segment.
+def _operators(graph: Graph, outputs: list[dict[str, int]]) -> list[set[int]]:
+    """The operators of each stage.
 
-    Operators that the image does not reach are put into every segment that needs what
+    Operators that the image does not reach are put into every stage that needs what
     they make: constants, and what is computed from `beta`, do not cross cuts.
     """
     image = {tensor for name, tensor in graph.inputs.items() if name != "beta"}

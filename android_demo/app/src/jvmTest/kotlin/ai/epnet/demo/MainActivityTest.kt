@@ -9,6 +9,7 @@ import android.widget.LinearLayout
 import android.widget.SeekBar
 import java.io.File
 import java.nio.ByteBuffer
+import java.util.Locale
 import kotlin.math.abs
 import org.json.JSONObject
 import org.junit.Assert.assertEquals
@@ -189,6 +190,13 @@ class MainActivityTest {
                 exits.getJSONObject(it).getJSONObject("reaching").getDouble("mean_ms")
             }
             assertEquals(costs.sorted(), costs)
+            val examples = report.getJSONObject("examples")
+            for (form in listOf("segments", "one_file")) {
+                val median = examples.getJSONObject(form).getDouble("median_ms")
+                assertTrue(form, median > 0)
+                val shown = "%.3f ms".format(Locale.ROOT, median)
+                assertTrue(shown, shown in phone.text(R.id.benchmark_text))
+            }
             System.getProperty("epnet.screenshots")?.let {
                 File(it).mkdirs()
                 file.copyTo(File(it, "../benchmark.json"), overwrite = true)

@@ -1,6 +1,7 @@
 package ai.epnet.demo
 
 import ai.epnet.engine.Answer
+import ai.epnet.engine.OneFileClassifier
 import android.content.Context
 import android.os.Build
 import android.os.PowerManager
@@ -19,6 +20,8 @@ class BenchmarkPlan(val threads: Int = 1, val warmUp: Int = 50, val repetitions:
  *
  * @property segments latency of each segment, all of them run for every image.
  * @property reaching latency up to and with each segment: what leaving there costs.
+ * @property early latency with early exit, in segments.
+ * @property oneFile the same in one file, or null where the bundle has none.
  * @property network latency of the whole network without early exits, or null.
  * @property evaluation all test images, with early exit, or null for other images.
  * @property thermal thermal state before and after; null where the device does not tell.
@@ -27,15 +30,21 @@ class BenchmarkResult(
     val plan: BenchmarkPlan,
     val segments: List<Timings>,
     val reaching: List<Timings>,
+    val early: Timings,
+    val oneFile: Timings?,
     val network: Timings?,
     val evaluation: Evaluation?,
     val thermal: Pair<String, String>?,
 )
 
-/** Measures the bundle of [setting] on some pictures, in turn with the whole network. */
+/**
+ * Measures the bundle of [setting] on some pictures: all its segments, early exit in segments
+ * and in one file, and the whole network, in turn.
+ */
 fun measure(
     models: Models,
     setting: Setting,
+    oneFile: OneFileClassifier?,
     pictures: List<Picture.Pixels>,
     plan: BenchmarkPlan,
     evaluation: () -> Evaluation?,
@@ -45,13 +54,19 @@ fun measure(
     val last = classifier.manifest.lastExit
     val before = thermalState()
     val ways = ArrayList<Answer>()
+    val early = ArrayList<Long>()
+    val ones = ArrayList<Long>()
     val wholes = ArrayList<Long>()
     repeat(plan.warmUp + plan.repetitions) { run ->
         val picture = pictures[run % pictures.size]
         val way = classifier.classify(picture.pixels, setting.input, minExit = last)
+        val segments = classifier.classify(picture.pixels, setting.input)
+        val one = oneFile?.classify(picture.pixels, setting.input)
         val whole = models.classifyWhole(picture)
         if (run >= plan.warmUp) {
             ways += way
+            early += segments.nanos
+            one?.let { ones += it.nanos }
             whole?.let { wholes += it.nanos }
         }
     }
@@ -62,6 +77,8 @@ fun measure(
         reaching = exits.map { k ->
             Timings(ways.map { way -> way.passed.take(k + 1).sumOf { it.nanos } })
         },
+        early = Timings(early),
+        oneFile = if (ones.isEmpty()) null else Timings(ones),
         network = if (wholes.isEmpty()) null else Timings(wholes),
         evaluation = evaluation(),
         thermal = before?.let { it to (thermalState() ?: it) },

@@ -173,12 +173,15 @@ class DemoSession(context: Context, private val directory: File?) {
     private fun report(setting: Setting, images: TestImages, plan: BenchmarkPlan): Report =
         Models.open(context.assets, directory, Options(plan.threads)).use { models ->
             val pictures = images.examples.map { Picture.Pixels(images.pixels(it)) }
-            val result = measure(
-                models, setting, pictures, plan,
-                evaluation = { evaluation(models, setting, images) },
-                thermalState = { thermalState(context) },
-            )
-            val json = deviceReport(models.bundles[setting.bundle], setting, result)
+            val bundle = models.bundles[setting.bundle]
+            val result = bundle.openOneFile().use { oneFile ->
+                measure(
+                    models, setting, oneFile, pictures, plan,
+                    evaluation = { evaluation(models, setting, images) },
+                    thermalState = { thermalState(context) },
+                )
+            }
+            val json = deviceReport(bundle, setting, result)
             File(context.filesDir, REPORT_FILE).writeText(json.toString(2))
             Report(result, json)
         }

@@ -25,6 +25,7 @@ fun deviceReport(bundle: OpenBundle, setting: Setting, result: BenchmarkResult):
         .put("repetitions", result.plan.repetitions)
         .put("bundle", bundle(bundle, setting))
         .put("exits", exits(bundle, result))
+        .put("examples", examples(result))
         .putOpt("network", result.network?.let(::timings))
         .putOpt("early_exit", result.evaluation?.let { score(it.early, it.images) })
         .putOpt("network_on_test_images", result.evaluation?.let { evaluation ->
@@ -66,6 +67,11 @@ private fun exits(bundle: OpenBundle, result: BenchmarkResult): JSONArray {
     }
     return exits
 }
+
+/** Early exit on the same images, in both forms of the model. */
+private fun examples(result: BenchmarkResult) = JSONObject()
+    .put("segments", timings(result.early))
+    .putOpt("one_file", result.oneFile?.let(::timings))
 
 private fun score(score: Score, images: Int) = timings(score.timings)
     .put("images", images)

@@ -2,10 +2,12 @@ package ai.epnet.demo
 
 import ai.epnet.engine.Answer
 import ai.epnet.engine.AssetFiles
+import ai.epnet.engine.BundleFiles
 import ai.epnet.engine.DirectoryFiles
 import ai.epnet.engine.EarlyExitClassifier
 import ai.epnet.engine.EarlyExitException
 import ai.epnet.engine.Manifest
+import ai.epnet.engine.OneFileClassifier
 import ai.epnet.engine.Options
 import android.content.res.AssetManager
 import android.graphics.Bitmap
@@ -24,8 +26,20 @@ sealed interface Picture {
 class Setting(val bundle: Int, val beta: Double, val input: Double?)
 
 /** An open bundle, by the name of its folder. */
-class OpenBundle(val name: String, val classifier: EarlyExitClassifier) {
+class OpenBundle private constructor(
+    val name: String,
+    val classifier: EarlyExitClassifier,
+    private val files: BundleFiles,
+    private val options: Options,
+) {
     val manifest: Manifest get() = classifier.manifest
+
+    constructor(name: String, files: BundleFiles, options: Options) :
+        this(name, EarlyExitClassifier.open(files, options), files, options)
+
+    /** Opens the bundle's model in one file, to be closed apart; null where there is none. */
+    fun openOneFile(): OneFileClassifier? =
+        manifest.model?.let { OneFileClassifier.open(files, options) }
 }
 
 /**
@@ -81,12 +95,10 @@ class Models private constructor(
             val opened = ArrayList<OpenBundle>()
             try {
                 if (directory != null) {
-                    val bundle = EarlyExitClassifier.open(DirectoryFiles(directory), options)
-                    opened += OpenBundle(directory.name, bundle)
+                    opened += OpenBundle(directory.name, DirectoryFiles(directory), options)
                 } else {
                     for (name in packaged(assets)) {
-                        val files = AssetFiles(assets, "$BUNDLES/$name")
-                        opened += OpenBundle(name, EarlyExitClassifier.open(files, options))
+                        opened += OpenBundle(name, AssetFiles(assets, "$BUNDLES/$name"), options)
                     }
                 }
                 return Models(opened, openNetwork(assets, opened.first().manifest, options))

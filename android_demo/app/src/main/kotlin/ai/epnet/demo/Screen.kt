@@ -138,8 +138,8 @@ class Screen(private val activity: Activity) {
             string(
                 R.string.benchmark_done, result.segments.size, result.plan.repetitions,
                 result.plan.threads, result.network?.medianMs ?: 0.0,
-                result.reaching.last().medianMs,
-            )
+                result.reaching.last().medianMs, result.early.medianMs,
+            ) + result.oneFile?.let { string(R.string.benchmark_one_file, it.medianMs) }.orEmpty()
         })
     }
 

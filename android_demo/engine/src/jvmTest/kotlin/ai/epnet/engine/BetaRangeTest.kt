@@ -1,7 +1,6 @@
 package ai.epnet.engine
 
 import java.io.File
-import java.nio.ByteBuffer
 import org.json.JSONObject
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
@@ -22,18 +21,14 @@ class BetaRangeTest {
         List(all.length()) { all.getJSONArray(it).integers() }
     }
 
-    private fun image(classifier: EarlyExitClassifier, index: Int): ByteBuffer {
-        val size = classifier.manifest.input.numValues
-        val all = File(folder, "images.bin").readBytes()
-        return ByteBuffer.wrap(all, index * size, size)
-    }
+    private val images = Fixtures.smallImages("beta-range")
 
     @Test fun everyBetaStopsWherePythonSays() = Fixtures.open(folder).use { classifier ->
         val (exits, labels) = expected("exits") to expected("labels")
         assertTrue(exits.flatten().distinct().size > 1)
         for ((k, beta) in betas.withIndex()) {
             for (i in exits[k].indices) {
-                val answer = classifier.classify(image(classifier, i), beta)
+                val answer = classifier.classify(images[i], beta)
                 assertEquals(exits[k][i] to labels[k][i], answer.exit to answer.label)
             }
         }
@@ -43,10 +38,10 @@ class BetaRangeTest {
         val range = classifier.manifest.betaRange!!
         val expected = "${range.start} to ${range.endInclusive}"
         assertFault("beta: found none, expected $expected.") {
-            classifier.classify(image(classifier, 0))
+            classifier.classify(images[0])
         }
         assertFault("beta: found 0.5, expected $expected.") {
-            classifier.classify(image(classifier, 0), beta = 0.5)
+            classifier.classify(images[0], beta = 0.5)
         }
     }
 }

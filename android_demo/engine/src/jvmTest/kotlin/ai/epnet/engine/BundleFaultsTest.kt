@@ -96,10 +96,16 @@ class BundleFaultsTest {
                 { it.getJSONObject("policy").put("beta_range", JSONArray("[2, 1]")) },
             "segments: found none, expected at least one." to
                 { it.put("segments", JSONArray()) },
+            "model, exits: found none, expected at least one." to
+                { it.getJSONObject("model").put("exits", JSONArray()) },
             "segments[1], file: found ../x.tflite, expected the name of a file in the bundle." to
                 { it.segment(1).put("file", "../x.tflite") },
             "segments[1], sha256: found abc, expected 64 hexadecimal digits." to
                 { it.segment(1).put("sha256", "abc") },
+            "model, file: found ../x.tflite, expected the name of a file in the bundle." to
+                { it.getJSONObject("model").put("file", "../x.tflite") },
+            "model, sha256: found abc, expected 64 hexadecimal digits." to
+                { it.getJSONObject("model").put("sha256", "abc") },
             "segments, exit of segment_02.tflite: found 1, expected more than 1." to
                 { it.segment(1).put("exit", 1) },
         )

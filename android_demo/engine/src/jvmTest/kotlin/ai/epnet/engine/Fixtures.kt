@@ -32,11 +32,20 @@ object Fixtures {
     /** A small bundle, made for tests alone. */
     fun small(name: String): File = File(resources, "bundles/$name")
 
+    /** The images of such a bundle. */
+    fun smallImages(name: String): List<ByteBuffer> {
+        val shape = JSONObject(File(small(name), MANIFEST_FILE).readText())
+            .getJSONObject("input").getJSONArray("shape").integers()
+        return readImages(File(small(name), "images.bin"), shape.reduce(Int::times))
+    }
+
     val bundle: File get() = bundles[bundles.size / 2]
 
     private val imagesJson = JSONObject(File(assets, "test_images/images.json").readText())
     val trueLabels: List<Int> = imagesJson.getJSONArray("labels").integers()
-    val images: List<ByteBuffer> = readImages()
+    val images: List<ByteBuffer> = imagesJson.getJSONArray("shape").integers().let { shape ->
+        readImages(File(assets, "test_images/images.bin"), shape.reduce(Int::times))
+    }
 
     fun answers(bundle: String): Answers =
         Answers(JSONObject(File(assets, "answers/$bundle.json").readText()))
@@ -53,11 +62,10 @@ object Fixtures {
 
     private val loaded by lazy { TfliteOnJvm.load() }
 
-    private fun readImages(): List<ByteBuffer> {
-        val all = File(assets, "test_images/images.bin").readBytes()
-        val size = all.size / trueLabels.size
-        return trueLabels.indices.map { i ->
-            ByteBuffer.allocateDirect(size).put(all, i * size, size).flip() as ByteBuffer
+    private fun readImages(file: File, size: Int): List<ByteBuffer> {
+        val all = file.readBytes()
+        return (all.indices step size).map { start ->
+            ByteBuffer.allocateDirect(size).put(all, start, size).flip() as ByteBuffer
         }
     }
 

@@ -3,14 +3,15 @@ package ai.epnet.engine
 import java.io.File
 import java.lang.management.ManagementFactory
 import java.lang.management.ThreadMXBean
+import java.nio.ByteBuffer
 import kotlin.math.ceil
 import org.junit.Assert.assertTrue
 import org.junit.Before
 import org.junit.Test
 
 /**
- * Early termination against the whole multi-exit model in one interpreter, the plain network
- * and the static exit of the nearest accuracy: one run, one thread, image by image in turn.
+ * Early termination, in segments and in one file, against the whole multi-exit model in one
+ * interpreter, the plain network and the static exit of the nearest accuracy: one run, one thread, image by image in turn.
  * Times are the thread's CPU time, which other processes on the machine disturb least.
  * With `epnet.latency.rounds` (the long tests) all images are run so often, and the times are
  * held to their bounds; without, a part of the images once.
@@ -23,15 +24,14 @@ class LatencyTest {
 
     @Test fun earlyTerminationPays() = Fixtures.bundles.forEach(::compare)
 
-    private class Runner(val name: String, bundle: File) : AutoCloseable {
-        val classifier = Fixtures.open(bundle)
+    private class Runner(val name: String, private val classify: (ByteBuffer) -> ExitAnswer) {
         val nanos = ArrayList<Long>()
         var macs = 0L
         var right = 0
 
         fun run(image: Int, counts: Boolean) {
             val start = threads.currentThreadCpuTime
-            val answer = classifier.classify(Fixtures.images[image])
+            val answer = classify(Fixtures.images[image])
             val end = threads.currentThreadCpuTime
             if (!counts) return
             nanos += end - start
@@ -43,48 +43,56 @@ class LatencyTest {
         val p90 get() = nanos.sorted()[ceil(0.9 * nanos.size).toInt() - 1] / 1e6
         val accuracy get() = right.toDouble() / nanos.size
         val meanMacs get() = macs.toDouble() / nanos.size
-
-        override fun close() = classifier.close()
     }
+
+    private fun segments(name: String, classifier: EarlyExitClassifier) =
+        Runner(name) { classifier.classify(it).passed.last() }
 
     private fun compare(bundle: File) {
         val static = nearestStatic(bundle)
-        val early = Runner(bundle.name, bundle)
-        val whole = Runner("whole, all exits", Fixtures.network("whole"))
-        val plain = Runner("plain network", Fixtures.network("network"))
-        val fixed = Runner(static.name, static)
-        val runners = listOf(early, whole, plain, fixed)
+        val folders = listOf(bundle, Fixtures.network("whole"), Fixtures.network("network"), static)
+        val opened = folders.map { Fixtures.open(it) }
+        val (early, whole, plain, fixed) = opened.zip(
+            listOf(bundle.name, "whole, all exits", "plain network", static.name),
+        ) { classifier, name -> segments(name, classifier) }
+        val oneFile = opened.first().manifest.model?.let {
+            OneFileClassifier.open(DirectoryFiles(bundle))
+        }
+        val one = oneFile?.let { Runner("${bundle.name}, one file") { image -> it.classify(image) } }
+        val runners = listOfNotNull(early, one, whole, plain, fixed)
         for (round in 0..maxOf(rounds, 1)) {
             for (image in images) runners.forEach { it.run(image, round > 0) }
         }
-        println("%-18s %8s %9s %8s %8s".format("", "accuracy", "MACs", "mean ms", "p90 ms"))
+        println("%-22s %8s %9s %8s %8s".format("", "accuracy", "MACs", "mean ms", "p90 ms"))
         for (runner in runners) {
             println(
-                "%-18s %8.4f %7.2f M %8.4f %8.4f".format(
+                "%-22s %8.4f %7.2f M %8.4f %8.4f".format(
                     runner.name, runner.accuracy, runner.meanMacs / 1e6, runner.mean, runner.p90,
                 ),
             )
         }
-        explain(early, whole)
-        val share = early.meanMacs / early.classifier.manifest.segments.last().cumulativeMacs
+        explain(opened.first(), early, whole)
+        val share = early.meanMacs / opened.first().manifest.segments.last().cumulativeMacs
         val ratio = early.mean / (share * whole.mean)
         println("mean / (share of MACs x whole): %.3f, mean / static: %.3f".format(
             ratio, early.mean / fixed.mean,
         ))
-        runners.forEach(Runner::close)
+        one?.let { println("one file / segments: %.3f".format(it.mean / early.mean)) }
+        opened.forEach(EarlyExitClassifier::close)
+        oneFile?.close()
         if (rounds == 0) return
         assertTrue("$ratio", ratio <= 1.25)
         assertTrue("${early.mean} and ${fixed.mean} ms", early.mean < fixed.mean)
     }
 
     /** Where the time goes that the share of the multiply-adds does not explain. */
-    private fun explain(early: Runner, whole: Runner) {
-        val segments = early.classifier.manifest.segments
-        val times = segmentTimes(early.classifier)
+    private fun explain(classifier: EarlyExitClassifier, early: Runner, whole: Runner) {
+        val segments = classifier.manifest.segments
+        val times = segmentTimes(classifier)
         val share = early.meanMacs / segments.last().cumulativeMacs
         val reached = IntArray(segments.size)
         for (image in images) {
-            val answer = early.classifier.classify(Fixtures.images[image])
+            val answer = classifier.classify(Fixtures.images[image])
             for (i in answer.passed.indices) reached[i]++
         }
         // The segments that ran on average, at the time that each takes.

@@ -60,12 +60,15 @@ class MutationTest {
             }
         }
 
-    /** Opens the bundle and runs it to its end; false where it is refused. */
+    /** Opens the bundle, segments and one file, and runs both; false where it is refused. */
     private fun opensAndRuns(files: Map<String, ByteArray>): Boolean =
         try {
             EarlyExitClassifier.open(MemoryFiles(files)).use { classifier ->
-                val size = classifier.manifest.input.numValues
-                classifier.classify(ByteBuffer.allocate(size), beta = null)
+                val image = ByteBuffer.allocate(classifier.manifest.input.numValues)
+                classifier.classify(image, beta = null)
+                if (classifier.manifest.model != null) {
+                    OneFileClassifier.open(MemoryFiles(files)).use { it.classify(image) }
+                }
             }
             true
         } catch (_: EarlyExitException) {

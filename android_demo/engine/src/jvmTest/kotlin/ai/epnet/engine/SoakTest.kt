@@ -1,6 +1,7 @@
 package ai.epnet.engine
 
 import java.io.File
+import java.nio.ByteBuffer
 import org.junit.Assert.assertTrue
 import org.junit.Before
 import org.junit.Test
@@ -9,32 +10,39 @@ import org.junit.Test
 class SoakTest {
     @Before fun tflite() = Fixtures.needTflite()
 
-    @Test fun manyImagesDoNotGrowTheProcess() {
-        val images = Fixtures.length("epnet.soak.images", 10_000)
-        Fixtures.open(Fixtures.bundle).use { classifier ->
-            fun run(count: Int) = repeat(count) {
-                classifier.classify(Fixtures.images[it % Fixtures.images.size])
-            }
-            run(WARM_IMAGES)
-            val before = residentKilobytes()
-            run(images - WARM_IMAGES)
-            assertSteady("$images images", before, residentKilobytes())
-        }
+    @Test fun manyImagesDoNotGrowTheProcess() =
+        Fixtures.open(Fixtures.bundle).use { manyImages("in segments") { image -> it.classify(image) } }
+
+    @Test fun manyImagesInOneFileDoNotGrowTheProcess() =
+        openOneFile().use { manyImages("in one file") { image -> it.classify(image) } }
+
+    @Test fun openingAndClosingGivesMemoryBack() = manyOpenings("of segments") { images ->
+        Fixtures.open(Fixtures.bundle).use { images.forEach { image -> it.classify(image) } }
     }
 
-    @Test fun openingAndClosingGivesMemoryBack() {
+    @Test fun openingAndClosingOneFileGivesMemoryBack() = manyOpenings("of one file") { images ->
+        openOneFile().use { images.forEach { image -> it.classify(image) } }
+    }
+
+    private fun openOneFile() = OneFileClassifier.open(DirectoryFiles(Fixtures.bundle))
+
+    private fun manyImages(what: String, classify: (ByteBuffer) -> Unit) {
+        val images = Fixtures.length("epnet.soak.images", 10_000)
+        fun run(count: Int) = repeat(count) { classify(Fixtures.images[it % Fixtures.images.size]) }
+        run(WARM_IMAGES)
+        val before = residentKilobytes()
+        run(images - WARM_IMAGES)
+        assertSteady("$images images $what", before, residentKilobytes())
+    }
+
+    private fun manyOpenings(what: String, openAndClassify: (List<ByteBuffer>) -> Unit) {
         val opens = Fixtures.length("epnet.soak.opens", 100)
-        fun open(count: Int) = repeat(count) { i ->
-            Fixtures.open(Fixtures.bundle).use { classifier ->
-                // All segments are opened: one image that is sent to the last exit.
-                classifier.classify(Fixtures.images[i % 10])
-                Fixtures.images.take(30).forEach { classifier.classify(it) }
-            }
-        }
+        // Some of these go to the last exit: all segments are opened.
+        fun open(count: Int) = repeat(count) { openAndClassify(Fixtures.images.take(30)) }
         open(opens / 10)
         val before = residentKilobytes()
         open(opens)
-        assertSteady("$opens openings", before, residentKilobytes())
+        assertSteady("$opens openings $what", before, residentKilobytes())
     }
 
     private fun assertSteady(what: String, before: Long, after: Long) {

@@ -19,7 +19,12 @@ class Options(
     val threads: Int = 1,
     val xnnpack: Boolean = true,
     val onSegmentOpened: (SegmentSpec) -> Unit = {},
-)
+) {
+    internal fun toInterpreterOptions(): Interpreter.Options {
+        if (threads < 1) throw fault("threads", threads, "at least 1")
+        return Interpreter.Options().setNumThreads(threads).setUseXNNPACK(xnnpack)
+    }
+}
 
 /**
  * Classifies images with a bundle of segments, one after another, and stops where the
@@ -52,6 +57,7 @@ class EarlyExitClassifier private constructor(
         },
         BETA_NAME to LiveTensor(beta, DataType.FLOAT32, listOf(1, 1), MANIFEST_FILE),
     )
+    private val interpreterOptions = options.toInterpreterOptions()
     private val segments = ArrayList<Segment>()
     private var bitmapPixels = IntArray(0)
     private var converter: PixelConverter? = null
@@ -128,9 +134,6 @@ class EarlyExitClassifier private constructor(
 
     private fun openSegment(index: Int): Segment {
         val spec = manifest.segments[index]
-        val interpreterOptions = Interpreter.Options()
-            .setNumThreads(options.threads)
-            .setUseXNNPACK(options.xnnpack)
         options.onSegmentOpened(spec)
         return Segment(
             spec, files.describe(spec.file), models[index], interpreterOptions, live,
@@ -145,31 +148,41 @@ class EarlyExitClassifier private constructor(
         if (minExit !in manifest.firstExit..maxExit) {
             throw fault("minExit", minExit, "one of ${manifest.firstExit..maxExit}")
         }
-        val range = manifest.betaRange
-        if (range == null && beta != null) {
-            throw fault("beta", beta, "none: the bundle is for beta ${manifest.beta} alone")
-        }
-        if (range != null && (beta == null || beta !in range)) {
-            throw fault("beta", beta ?: "none", "${range.start} to ${range.endInclusive}")
-        }
+        checkBeta(manifest, beta)
     }
 
     companion object {
         /** Opens and checks the bundle in [files]: manifest, segments, their sha256. */
         fun open(files: BundleFiles, options: Options = Options()): EarlyExitClassifier {
-            if (options.threads < 1) throw fault("threads", options.threads, "at least 1")
-            val where = files.describe(MANIFEST_FILE)
-            val text = files.read(MANIFEST_FILE) ?: throw fault(where, "no file", "a manifest")
-            checkChecksum(files, text)
-            val manifest = readManifest(text.decodeToString(), where)
-            val models = manifest.segments.map { mapSegment(files, it) }
+            val manifest = openManifest(files)
+            if (manifest.segments.isEmpty()) throw noSegments(files.describe(MANIFEST_FILE))
+            val models = manifest.segments.map { mapModel(files, it) }
             return EarlyExitClassifier(manifest, files, models, options)
         }
     }
 }
 
-/** Maps the segment's file and checks that it is the one that the manifest speaks of. */
-private fun mapSegment(files: BundleFiles, spec: SegmentSpec): ByteBuffer {
+/** A beta is given where the controllers take one, and is among those they know. */
+internal fun checkBeta(manifest: Manifest, beta: Double?) {
+    val range = manifest.betaRange
+    if (range == null && beta != null) {
+        throw fault("beta", beta, "none: the bundle is for beta ${manifest.beta} alone")
+    }
+    if (range != null && (beta == null || beta !in range)) {
+        throw fault("beta", beta ?: "none", "${range.start} to ${range.endInclusive}")
+    }
+}
+
+/** Reads and checks the manifest of the bundle in [files]. */
+internal fun openManifest(files: BundleFiles): Manifest {
+    val where = files.describe(MANIFEST_FILE)
+    val text = files.read(MANIFEST_FILE) ?: throw fault(where, "no file", "a manifest")
+    checkChecksum(files, text)
+    return readManifest(text.decodeToString(), where)
+}
+
+/** Maps a .tflite file and checks that it is the one that the manifest speaks of. */
+internal fun mapModel(files: BundleFiles, spec: FileSpec): ByteBuffer {
     val where = files.describe(spec.file)
     val model = files.map(spec.file) ?: throw fault(where, "no file", "${spec.bytes} bytes")
     if (model.remaining().toLong() != spec.bytes) {

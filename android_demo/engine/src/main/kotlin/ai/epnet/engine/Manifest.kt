@@ -11,7 +11,9 @@ package ai.epnet.engine
  * @property beta cost sensitivity that the controllers were trained for; null with [betaRange].
  * @property betaRange cost sensitivities that the controllers take as an input, or null.
  * @property fullMacs MACs of the plain network with its one classifier.
- * @property segments the parts of the model, in the order in which they run.
+ * @property segments the parts of the model, in the order in which they run; none where the
+ *     bundle has the one file alone.
+ * @property model the whole model in one file, for a [OneFileClassifier], or null.
  */
 class Manifest internal constructor(
     val name: String,
@@ -23,16 +25,39 @@ class Manifest internal constructor(
     val betaRange: ClosedRange<Double>?,
     val fullMacs: Long,
     val segments: List<SegmentSpec>,
+    val model: ModelSpec?,
 ) {
-    /** Number of exits, which is the number of segments. */
-    val numExits: Int get() = segments.size
+    /** Number of exits. */
+    val numExits: Int get() = exits.size
 
     /** The exit at which an image can leave at the earliest. */
-    val firstExit: Int get() = segments.first().exit
+    val firstExit: Int get() = exits.first()
 
     /** The exit at which every image leaves at the latest. */
-    val lastExit: Int get() = segments.last().exit
+    val lastExit: Int get() = exits.last()
+
+    private val exits: List<Int> =
+        segments.map { it.exit }.ifEmpty { model!!.cumulativeMacs.indices.map { it + 1 } }
 }
+
+/** A file of a bundle, as the manifest knows it. */
+interface FileSpec {
+    val file: String
+    val sha256: String
+    val bytes: Long
+}
+
+/**
+ * The whole model in one file, which stops by itself.
+ *
+ * @property cumulativeMacs multiply-adds up to and with each exit.
+ */
+class ModelSpec internal constructor(
+    override val file: String,
+    override val sha256: String,
+    override val bytes: Long,
+    val cumulativeMacs: List<Long>,
+) : FileSpec
 
 /** Type of the model's image tensor. */
 enum class PixelType(val bytes: Int) { FLOAT32(4), UINT8(1), INT8(1) }
@@ -65,16 +90,16 @@ class InputSpec internal constructor(
  * @property cumulativeMacs multiply-adds up to and with this exit.
  */
 class SegmentSpec internal constructor(
-    val file: String,
-    val sha256: String,
-    val bytes: Long,
+    override val file: String,
+    override val sha256: String,
+    override val bytes: Long,
     val exit: Int,
     val layer: String,
     val inputs: List<String>,
     val outputs: List<String>,
     val macs: Long,
     val cumulativeMacs: Long,
-) {
+) : FileSpec {
     internal val logitsName: String get() = "logits_%02d".format(java.util.Locale.ROOT, exit)
     internal val stopName: String get() = "stop_%02d".format(java.util.Locale.ROOT, exit)
 }

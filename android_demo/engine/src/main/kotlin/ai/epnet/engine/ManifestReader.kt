@@ -24,6 +24,8 @@ internal fun readManifest(text: String, where: String): Manifest {
     }
     val betaRange = readBetaRange(policy)
     val segments = json.objects("segments").map(::readSegment)
+    val model = json.fieldsOrNull("model")?.let(::readModel)
+    if (segments.isEmpty() && model == null) throw noSegments(where)
     checkSegments(segments, json.at("segments"))
     checkTensors(segments, input.name, betaRange != null, where)
     return Manifest(
@@ -36,6 +38,7 @@ internal fun readManifest(text: String, where: String): Manifest {
         betaRange = betaRange,
         fullMacs = json.wholeNumber("full_macs"),
         segments = segments,
+        model = model,
     )
 }
 
@@ -84,18 +87,35 @@ private fun readBetaRange(policy: JsonFields): ClosedRange<Double>? {
     return range[0]..range[1]
 }
 
-private fun readSegment(json: JsonFields): SegmentSpec {
+/** What is wrong with a manifest, from the file [where], that needs segments. */
+internal fun noSegments(where: String) = fault("$where, segments", "none", "at least one")
+
+private fun readModel(json: JsonFields): ModelSpec {
+    val macs = json.objects("exits").map { it.wholeNumber("cumulative_macs") }
+    if (macs.isEmpty()) throw fault(json.at("exits"), "none", "at least one")
+    return ModelSpec(readFileName(json), readSha256(json), json.wholeNumber("bytes"), macs)
+}
+
+private fun readFileName(json: JsonFields): String {
     val file = json.text("file")
     if (!PLAIN_FILE_NAME.matches(file)) {
         throw fault(json.at("file"), file, "the name of a file in the bundle")
     }
+    return file
+}
+
+private fun readSha256(json: JsonFields): String {
     val sha256 = json.text("sha256")
     if (!SHA256.matches(sha256)) {
         throw fault(json.at("sha256"), sha256, "64 hexadecimal digits")
     }
-    return SegmentSpec(
-        file = file,
-        sha256 = sha256,
+    return sha256
+}
+
+private fun readSegment(json: JsonFields): SegmentSpec =
+    SegmentSpec(
+        file = readFileName(json),
+        sha256 = readSha256(json),
         bytes = json.wholeNumber("bytes"),
         exit = json.wholeNumber("exit").toInt(),
         layer = json.text("layer"),
@@ -104,11 +124,9 @@ private fun readSegment(json: JsonFields): SegmentSpec {
         macs = json.wholeNumber("macs"),
         cumulativeMacs = json.wholeNumber("cumulative_macs"),
     )
-}
 
 /** Exits rise from at least 1, and the cumulative MACs are the sums of the MACs. */
 private fun checkSegments(segments: List<SegmentSpec>, where: String) {
-    if (segments.isEmpty()) throw fault(where, "none", "at least one")
     var exit = 0
     var macs = 0L
     for (segment in segments) {

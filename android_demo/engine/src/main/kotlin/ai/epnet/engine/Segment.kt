@@ -109,7 +109,7 @@ internal class Segment(
     }
 }
 
-private fun checkNames(where: String, found: List<String>, expected: List<String>) {
+internal fun checkNames(where: String, found: List<String>, expected: Collection<String>) {
     if (found.toSet() != expected.toSet()) {
         throw fault(where, found.sorted(), "${expected.sorted()} as in $MANIFEST_FILE")
     }
@@ -129,11 +129,11 @@ private fun floats(
 }
 
 /** Runs [action] in TFLite, whose own exceptions become ours. */
-private fun <T> native(where: String, found: String, action: () -> T): T =
+internal fun <T> native(where: String, found: String, action: () -> T): T =
     try {
         action()
     } catch (e: IllegalArgumentException) {
-        throw fault(where, "$found (${e.message?.trim()})", "a segment as converted", e)
+        throw fault(where, "$found (${e.message?.trim()})", "a file as converted", e)
     } catch (e: IllegalStateException) {
-        throw fault(where, "$found (${e.message?.trim()})", "a segment as converted", e)
+        throw fault(where, "$found (${e.message?.trim()})", "a file as converted", e)
     }

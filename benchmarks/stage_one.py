@@ -1,0 +1,219 @@
+"""What ways to train stage one are worth, each against the plain sum, in one run.
+
+    python benchmarks/stage_one.py --folder=models/cifar10 --workdir=runs/stage-one
+
+Every option goes on from the trained main branch of the folder, with new branch
+classifiers, by the same schedule, seed and images. The table has each exit's accuracy
+on the validation images, and below it, for three β, the benefit of a softmax threshold
+per exit, tuned on one half of these images and scored on the other, both ways. Rows are
+printed as they get done, and kept in the workdir: run again, it resumes.
+"""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+from absl import flags
+from keras import layers, ops
+
+from epnet_tf import cli, data, policies
+from epnet_tf.files import write_whole
+from epnet_tf.model import BranchClassifier, EPNet, PaperClassifier, compute_states
+from epnet_tf.training import ClassifierTrainer
+
+_FOLDER = flags.DEFINE_string("folder", None, "Folder of train.py to go on from.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the rows of the table.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
+_EPOCHS = flags.DEFINE_integer("epochs", 3, "Epochs of each option.", lower_bound=1)
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.03, "Highest learning rate.")
+_BETA = flags.DEFINE_multi_float("beta", [5e-7, 2.5e-6, 5e-6], "Cost sensitivities.")
+_OPTION = flags.DEFINE_multi_string("option", None, "Options; default: all.")
+
+# Distillation: temperature, as many recipes have it.
+_TEMPERATURE = 3.0
+
+
+class Distilled(ClassifierTrainer):
+    """Every exit also follows the last one's softened probabilities, stopped."""
+
+    def teacher(self, logits):
+        """The logits to follow."""
+        return logits[-1]
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """The plain sum, and the exits' divergences from the teacher."""
+        plain = super().compute_loss(x, y, y_pred, sample_weight, training)
+        logits = self.logits(y_pred)
+        wanted = ops.softmax(ops.stop_gradient(self.teacher(logits)) / _TEMPERATURE)
+        divergences = [
+            ops.categorical_crossentropy(wanted, z / _TEMPERATURE, from_logits=True)
+            for z in logits[:-1]
+        ]
+        return plain + _TEMPERATURE**2 * self.mean_loss(sum(divergences), sample_weight)
+
+
+class DistilledFromEnsemble(Distilled):
+    """The teacher is the mean of all exits' logits."""
+
+    def teacher(self, logits):
+        """The ensemble's logits."""
+        return sum(logits) / len(logits)
+
+
+class Boosted(ClassifierTrainer):
+    """The loss of an exit is on its logits added to the stopped sum of those before."""
+
+    def logits(self, y_pred):
+        """What the exits answer: the sum of the logits up to each."""
+        own = super().logits(y_pred)
+        sums = [own[0]]
+        for z in own[1:]:
+            sums.append(ops.stop_gradient(sums[-1]) + z)
+        return sums
+
+
+class Smoothed(ClassifierTrainer):
+    """A tenth of each label is spread over all classes."""
+
+    def targets(self, y):
+        """Labels, smoothed."""
+        return 0.9 * super().targets(y) + 0.1 / self.model.num_classes
+
+
+def _cut_mix(num_classes):
+    mix = layers.CutMix(seed=0)
+    return lambda x, y: _parts(
+        mix({"images": x, "labels": ops.one_hot(y, num_classes)}, training=True)
+    )
+
+
+def _parts(mixed):
+    return mixed["images"], mixed["labels"]
+
+
+def _rand_augment(num_classes):
+    augment = layers.RandAugment((0, 255), num_ops=1, factor=0.3, seed=0)
+    return lambda x, y: (augment(x, training=True), y)
+
+
+# Option to branch classifiers, trainer, arguments of SGD, and what becomes of a batch.
+OPTIONS = {
+    "paper's heads": (PaperClassifier(), ClassifierTrainer, {}, None),
+    "plain sum": (BranchClassifier(), ClassifierTrainer, {}, None),
+    "distillation": (BranchClassifier(), Distilled, {}, None),
+    "from ensemble": (BranchClassifier(), DistilledFromEnsemble, {}, None),
+    "boosting": (BranchClassifier(), Boosted, {}, None),
+    "averaged weights": (
+        BranchClassifier(),
+        ClassifierTrainer,
+        {"use_ema": True, "ema_momentum": 0.999},
+        None,
+    ),
+    "label smoothing": (BranchClassifier(), Smoothed, {}, None),
+    "CutMix": (BranchClassifier(), ClassifierTrainer, {}, _cut_mix),
+    "RandAugment": (BranchClassifier(), ClassifierTrainer, {}, _rand_augment),
+}
+
+
+def main(_) -> None:
+    """Trains with every option, and prints the table row by row."""
+    folder, workdir = pathlib.Path(_FOLDER.value), pathlib.Path(_WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
+    trained = keras.saving.load_model(folder / "classifiers.keras")
+    head = "".join(f"{f'exit {i + 1}':>9}" for i in range(trained.num_exits))
+    print(f"{'':18}{head}" + "".join(f"{f'β={b:g}':>11}" for b in _BETA.value))
+    for option in _OPTION.value or OPTIONS:
+        file = workdir / f"{option}.json"
+        if file.exists():
+            row = json.loads(file.read_text())
+        else:
+            row = _row(option, trained, dataset, config["schedule"])
+            with write_whole(file) as path:
+                path.write_text(json.dumps(row))
+        accuracies, benefits = row
+        cells = "".join(f"{a:9.2f}" for a in accuracies)
+        print(
+            f"{option:18}{cells}" + "".join(f"{b:11.2f}" for b in benefits), flush=True
+        )
+
+
+def _row(option: str, trained: EPNet, dataset: data.Dataset, schedule: dict):
+    """Trains with one option; accuracies of the exits, and benefits."""
+    classifier, trainer_class, optimizer, change = OPTIONS[option]
+    keras.utils.set_random_seed(0)
+    model = _with_classifiers(trained, classifier)
+    steps = data.steps_per_epoch(dataset.train, schedule["batch_size"])
+    trainer = trainer_class(model)
+    sgd = keras.optimizers.SGD(
+        keras.optimizers.schedules.CosineDecay(
+            _LEARNING_RATE.value, steps * _EPOCHS.value
+        ),
+        momentum=0.9,
+        weight_decay=schedule["weight_decay"],
+        **optimizer,
+    )
+    sgd.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    trainer.compile(sgd)
+    batches = data.training_pipeline(
+        dataset.train,
+        schedule["batch_size"],
+        seed=0,
+        augment=dataset.augment,
+        recompose=dataset.recompose if schedule["recompose"] else None,
+    )
+    if change is not None:
+        batches = batches.map(change(dataset.num_classes)).prefetch(2)
+    trainer.fit(
+        batches,
+        steps_per_epoch=steps,
+        epochs=_EPOCHS.value,
+        shuffle=False,
+        verbose=0,
+    )
+    validation = dataset.validation
+    states = compute_states(model, validation.images, validation.labels, verbose=0)
+    if trainer_class is Boosted:
+        states = type(states)(
+            states.pooled, states.logits.cumsum(axis=1), states.labels
+        )
+    benefits = [_benefit(states, model.exit_costs, beta) for beta in _BETA.value]
+    return (100 * states.correct.mean(axis=0)).tolist(), benefits
+
+
+def _with_classifiers(trained: EPNet, classifier) -> EPNet:
+    """The trained main branch and its own classifier, with other branch classifiers."""
+    model = EPNet.from_config(
+        trained.get_config()
+        | {"classifier": keras.saving.serialize_keras_object(classifier)}
+    )
+    heads = ("controller_", "scaling_", "logits_")
+    last = f"logits_{model.num_exits:02d}"
+    for layer in model.layers:
+        if layer.weights and (layer.name == last or not layer.name.startswith(heads)):
+            layer.set_weights(trained.get_layer(layer.name).get_weights())
+    return model
+
+
+def _benefit(states, costs, beta: float) -> float:
+    """Of a threshold per exit, tuned on each half of states, scored on the other."""
+    halves = [states.take(slice(k, None, 2)) for k in (0, 1)]
+    return float(
+        np.mean(
+            [
+                policies.score(
+                    policies.softmax_per_exit(tuned, costs, beta), scored
+                ).benefit(beta)
+                for tuned, scored in (halves, halves[::-1])
+            ]
+        )
+    )
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["folder", "workdir"])
+    cli.run(main)

@@ -1,6 +1,10 @@
 """The whole way from a folder of pictures to a bundle, and after a kill anywhere."""
 
+import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -16,6 +20,7 @@ from epnet_tf.experiments import experiment, stage_two
 from epnet_tf.experiments.checkpoint import Checkpoint
 from epnet_tf.experiments.config import load_dataset
 from epnet_tf.model import stored_states
+from epnet_tf.runtime.bundle import read_manifest, write_manifest
 from epnet_tf.runtime.images import read_image
 
 BETA = 1e-5
@@ -144,6 +149,7 @@ def kill_later(function, calls):
     return killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [in_decoding, in_stage_one, in_states, in_stage_two])
 def test_killed_anywhere_the_same_command_gives_the_same(
     config, finished, tmp_path, phase
@@ -169,6 +175,33 @@ def test_the_bundle_says_how_pictures_become_images(bundle):
         "range": [0, 255],
         "channels": "RGB",
     }
+
+
+def test_the_command_follows_it(bundle, tmp_path):
+    """Stretched, the picture's black margins would be seen; cropped, they are not."""
+    path = bundle[0].path
+    pixels = np.zeros((30, 60, 3), np.uint8)
+    pixels[:, 15:45] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels[:, 15:45]).save(tmp_path / "b.png")
+    command = [sys.executable, "-m", "epnet_tf.run", str(path)]
+    files = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    done = subprocess.run([*command, *files], capture_output=True, text=True)
+    one, other = (line.split()[1:-2] for line in done.stdout.splitlines())
+    assert one == other, done.stderr
+
+
+def test_other_preprocessing_is_refused(bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle[0].path, folder)
+    manifest = read_manifest(folder)
+    other = dataclasses.replace(manifest.preprocessing, resize="bicubic")
+    write_manifest(dataclasses.replace(manifest, preprocessing=other), folder)
+    with pytest.raises(ValueError, match=r"pictures are to be read as .*bicubic"):
+        read_manifest(folder)
+    before = dataclasses.replace(manifest, preprocessing=None)
+    write_manifest(before, folder)
+    assert not read_manifest(folder).crops
 
 
 def test_conversion_measures_all_pictures(bundle):
@@ -204,6 +237,7 @@ def test_pictures_are_classified_as_in_training(bundle, tmp_path):
     assert np.mean(expected.label == found.label) >= 0.9
 
 
+@pytest.mark.slow
 def test_a_data_set_is_converted_as_arrays_are(tmp_path):
     """Shuffled, too: the Keras model and the bundle are shown the same images."""
     model = small_epnet(beta=BETA)

@@ -420,6 +420,7 @@ class EPNet(keras.Model):
             self.num_classes,
             exits=list(names),
             controller=parts.controller,
+            classifier=parts.classifier,
             preprocessing=parts.preprocessing,
             beta=self.beta,
             beta_range=self.beta_range,

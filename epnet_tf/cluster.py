@@ -170,7 +170,7 @@ class Team:
     def __exit__(self, kind, error, traceback) -> None:
         if error is not None:
             # A collective fails when a worker is gone: then that is what to tell.
-            if not isinstance(error, (ValueError, KeyboardInterrupt)):
+            if not isinstance(error, ValueError | KeyboardInterrupt):
                 time.sleep(2.0)
             reason = " ".join(str(error).split())[:300]
             self._tell({"end": reason, "index": self.cluster.index})
@@ -209,9 +209,9 @@ class Team:
                     f"{self.cluster.name(0)}. Received: {values[other]} for "
                     f"{self.cluster.name(other)}."
                 )
+                self._part()
             self._tell(verdict)
         if verdict["error"]:
-            self._part()
             raise ValueError(verdict["error"])
 
     def _gather(self, server: socket.socket, hello: dict) -> None:
@@ -356,6 +356,8 @@ class _Link:
         with contextlib.suppress(OSError):
             while True:
                 message = self.read()
+                # What ends is not lost, whoever is first to close the connection.
+                self.done |= bool(message.get("error") or message.get("bye"))
                 if "end" not in message:
                     self.received.put(message)
                 elif not self.done:

@@ -170,7 +170,7 @@ class Team:
     def __exit__(self, kind, error, traceback) -> None:
         if error is not None:
             # A collective fails when a worker is gone: then that is what to tell.
-            if not isinstance(error, (ValueError, KeyboardInterrupt)):
+            if not isinstance(error, ValueError | KeyboardInterrupt):
                 time.sleep(2.0)
             reason = " ".join(str(error).split())[:300]
             self._tell({"end": reason, "index": self.cluster.index})
@@ -209,47 +209,55 @@ class Team:
                     f"{self.cluster.name(0)}. Received: {values[other]} for "
                     f"{self.cluster.name(other)}."
                 )
+                self._part()
             self._tell(verdict)
         if verdict["error"]:
-            self._part()
             raise ValueError(verdict["error"])
 
     def _gather(self, server: socket.socket, hello: dict) -> None:
         """Chief: takes the others' calls, and answers all when all have called."""
         deadline = time.monotonic() + self.seconds
         error = ""
-        while not error and len(self._links) < len(self.cluster.workers) - 1:
+        while len(self._links) < len(self.cluster.workers) - 1:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
                 link = _Link(server.accept()[0])
+            except TimeoutError:
+                error = error or self._missing()
+                break
+            try:
                 link.socket.settimeout(10.0)
                 other = link.read()
                 index = other["index"]
-                error = self._difference(hello, other)
-            except TimeoutError:
-                missing = [
-                    self.cluster.name(i)
-                    for i in range(1, len(self.cluster.workers))
-                    if i not in self._links
-                ]
-                error = (
-                    f"Expected all {len(self.cluster.workers)} workers within "
-                    f"{self.seconds:g} s. Received: no word from {', '.join(missing)}."
-                )
-                break
+                difference = self._difference(hello, other)
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # Somebody else, or one that died in between and will return.
-            if index in self._links and not error:
-                error = (
+            if index in self._links:
+                difference = (
                     "Expected in TF_CONFIG another task for each process. "
                     f"Received: two for {self.cluster.name(index)}."
                 )
-                link.send({"error": error})
+                link.send({"error": difference})
             self._links.setdefault(index, link)
+            if difference and not error:
+                error = difference
+                # Those who are about to come are to hear of it too.
+                deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
         self._tell({"error": error})
         if error:
             self._part()
             raise ValueError(error)
+
+    def _missing(self) -> str:
+        """Who has not come, as a sentence."""
+        count = len(self.cluster.workers)
+        missing = [
+            self.cluster.name(i) for i in range(1, count) if i not in self._links
+        ]
+        return (
+            f"Expected all {count} workers within {self.seconds:g} s. "
+            f"Received: no word from {', '.join(missing)}."
+        )
 
     def _difference(self, own: dict, other: dict) -> str:
         """What a worker has otherwise than the chief, as a sentence."""
@@ -356,6 +364,8 @@ class _Link:
         with contextlib.suppress(OSError):
             while True:
                 message = self.read()
+                # What ends is not lost, whoever is first to close the connection.
+                self.done |= bool(message.get("error") or message.get("bye"))
                 if "end" not in message:
                     self.received.put(message)
                 elif not self.done:

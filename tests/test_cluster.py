@@ -69,7 +69,7 @@ def test_a_wrong_tf_config(text, said):
 @pytest.fixture(autouse=True)
 def _no_grace(monkeypatch):
     """Threads of this process do not end as processes do."""
-    monkeypatch.setattr(cluster, "_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(cluster, "_GRACE_SECONDS", 1.0)
 
 
 def met(teams_and_actions):

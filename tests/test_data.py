@@ -346,7 +346,7 @@ def test_npz_without_keys(write):
 
 def test_npz_with_one_image(write):
     path = write(**arrays(train=1), labels=np.array(["a", "b", "c", "d"]))
-    with pytest.raises(ValueError, match=r"must be at least two.*Received: 1"):
+    with pytest.raises(ValueError, match=r"at least two images.*Received: 1"):
         load_dataset(path)
 
 

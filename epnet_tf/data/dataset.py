@@ -294,7 +294,7 @@ def _hold_out_of_each_class(
     held_out = min(_held_out_count(len(order)), len(order) - len(classes))
     if held_out < 1:
         raise ValueError(
-            "The training images must hold at least two of a class, one of them for "
+            "Training data must hold at least two images of a class, one of them for "
             f"validation. Received: {len(labels)} images of {len(classes)} classes"
         )
     # What share of its class comes before an image; each class's last one stays.
@@ -311,7 +311,7 @@ def _held_out_count(count: int) -> int:
     """A tenth, at most 5,000."""
     if count < 2:
         raise ValueError(
-            "The training images must be at least two, one of them for validation. "
+            "Training data must hold at least two images, one of them for validation. "
             f"Received: {count}"
         )
     return min(max(count // 10, 1), 5_000)

@@ -89,6 +89,8 @@ def trainer_of(case, one_device):
         3,
         exits=["relu0", "relu1"],
         controller=PlainController(),
+        # Ours scales by batch statistics, which each replica takes of its share.
+        classifier=epnet_tf.PaperClassifier(),
         preprocessing=layers.Rescaling(1 / 255),
     )
     if case == "controllers":

@@ -141,7 +141,7 @@ def test_training_is_deterministic():
 
 
 def test_a_model_for_one_beta_needs_betas():
-    with pytest.raises(ValueError, match="betas=None, beta_range=None"):
+    with pytest.raises(ValueError, match="beta=None, beta_range=None"):
         ControllerSweep(small_epnet())
 
 

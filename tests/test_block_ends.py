@@ -68,10 +68,11 @@ def test_summary():
     assert [row.layer for row in rows] == list(model.exit_layers)
     assert rows[0].shape == (6, 6, 4) and rows[0].crossing_values == 6 * 6 * 4
     assert [row.crossing for row in rows] == [1, 2, 0]
-    # A classifier of 4 features; a controller that scales 5 + 3 + 4 values by their
-    # statistics (2 each), with 8 hidden units.
+    # A classifier that scales 4 features by their statistics (2 each); a controller
+    # that does so with 5 + 3 + 4 values, with 8 hidden units.
     scaling = 2 * 12
-    assert rows[0].head_parameters == (4 + 1) * 3 + scaling + (12 + 1) * 8 + 9
+    classifier = 2 * 4 + (4 + 1) * 3
+    assert rows[0].head_parameters == classifier + scaling + (12 + 1) * 8 + 9
     assert rows[2].head_parameters == (8 + 1) * 3
     assert [row.macs for row in rows] == list(model.exit_costs.with_controllers)
     images, labels = small_images(20)

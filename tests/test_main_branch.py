@@ -318,7 +318,8 @@ def test_a_nested_subclass_that_overrides_call():
     backbone = keras.Model(image, conv(name="end")(inner(image)))
     assert "'inner' of type Doubled" in error_of(backbone, exits=["inner"])
     model = epnet(backbone, exits=["inner"], layer_macs={"inner": 9})
-    assert model.exit_costs.alone[0] == 9 + 3 * 3
+    # The classifier reads averages over 3×3 cells and the maximum of 3 channels.
+    assert model.exit_costs.alone[0] == 9 + (9 + 1) * 3 * 3
     features = backbone.predict(IMAGES, verbose=0).mean(axis=(1, 2))
     kernel, bias = model.get_layer("logits_02").get_weights()
     np.testing.assert_allclose(last(model), features @ kernel + bias, rtol=1e-4)

@@ -89,9 +89,11 @@ def place_exits(
     if exits is None:
         return kept
     ends = {end.layer for end in _ends_of_blocks(nodes, candidates, features)}
+    anywhere = _spread(kept, exits, reached, total)
     narrow = [exit_ for exit_ in kept if exit_.layer in ends]
-    enough = len(narrow) >= min(exits - 1, len(kept))
-    return _spread(narrow if enough else kept, exits, reached, total)
+    at_ends = _spread(narrow, exits, reached, total) if narrow else []
+    # Fewer where blocks are few, or their ends close to each other.
+    return at_ends if len(at_ends) >= len(anywhere) else anywhere
 
 
 def crossing(

@@ -76,6 +76,8 @@ def _centre(
 
 
 def _name(path: str | os.PathLike | BinaryIO) -> str:
+    if isinstance(path, (str, os.PathLike)):
+        return os.fspath(path)
     return getattr(path, "name", None) or str(path)
 
 

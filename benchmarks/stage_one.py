@@ -6,7 +6,8 @@ Every option goes on from the trained main branch of the folder, with new branch
 classifiers, by the same schedule, seed and images. The table has each exit's accuracy
 on the validation images, and below it, for three β, the benefit of a softmax threshold
 per exit, tuned on one half of these images and scored on the other, both ways. Rows are
-printed as they get done, and kept in the workdir: run again, it resumes.
+printed as they get done, and kept in the workdir with the networks: run again, it
+resumes.
 """
 
 import json
@@ -132,7 +133,9 @@ def main(_) -> None:
         if file.exists():
             row = json.loads(file.read_text())
         else:
-            row = _row(option, trained, dataset, config["schedule"])
+            model, row = _row(option, trained, dataset, config["schedule"])
+            with write_whole(file.with_suffix(".keras")) as path:
+                model.save(path)
             with write_whole(file) as path:
                 path.write_text(json.dumps(row))
         accuracies, benefits = row
@@ -143,7 +146,7 @@ def main(_) -> None:
 
 
 def _row(option: str, trained: EPNet, dataset: data.Dataset, schedule: dict):
-    """Trains with one option; accuracies of the exits, and benefits."""
+    """Trains with one option; the network, accuracies of the exits, and benefits."""
     classifier, trainer_class, optimizer, change = OPTIONS[option]
     keras.utils.set_random_seed(0)
     model = _with_classifiers(trained, classifier)
@@ -182,7 +185,7 @@ def _row(option: str, trained: EPNet, dataset: data.Dataset, schedule: dict):
             states.pooled, states.logits.cumsum(axis=1), states.labels
         )
     benefits = [_benefit(states, model.exit_costs, beta) for beta in _BETA.value]
-    return (100 * states.correct.mean(axis=0)).tolist(), benefits
+    return model, [(100 * states.correct.mean(axis=0)).tolist(), benefits]
 
 
 def _with_classifiers(trained: EPNet, classifier) -> EPNet:

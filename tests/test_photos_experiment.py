@@ -133,7 +133,7 @@ def in_states(monkeypatch):
 
 
 def in_stage_two(monkeypatch):
-    monkeypatch.setattr(stage_two, "_save", kill_later(stage_two._save, 0))
+    monkeypatch.setattr(stage_two, "save_model", kill_later(stage_two.save_model, 0))
 
 
 def kill_later(function, calls):

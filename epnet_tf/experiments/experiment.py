@@ -28,6 +28,7 @@ from epnet_tf.experiments.config import (
 from epnet_tf.experiments.stage_two import model_file, range_file
 from epnet_tf.files import write_whole
 from epnet_tf.model import BACKBONES, EPNet, pretrained
+from epnet_tf.model.loading import save_model
 from epnet_tf.model.states import ExitStates, StoredStates, compute_states
 from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 from epnet_tf.training.distributed import fit_distributed, is_chief
@@ -118,7 +119,7 @@ def run(
     if count:
         model = _chosen_exits(config, model, count, dataset, verbose)
         if is_chief(strategy):
-            _save(model, workdir / "classifiers.keras")
+            save_model(model, workdir / "classifiers.keras")
         _agree(team, "that the chosen exits are written", True)
     states = _exit_states(model, dataset, workdir, verbose, strategy, team)
     if states is not None:
@@ -205,7 +206,7 @@ class _Phase:
     def save(self, model: EPNet, file: pathlib.Path) -> None:
         """Lets the chief write a model, and all wait for it."""
         if is_chief(self.strategy):
-            _save(model, file)
+            save_model(model, file)
         _agree(self.team, f"that {file.name} is written", True)
 
 
@@ -322,11 +323,6 @@ def _untrained(schedule: Schedule, dataset: data.Dataset) -> EPNet:
 
 def _checkpoint_file(workdir: pathlib.Path, phase: str) -> pathlib.Path:
     return workdir / f"{phase}.weights.h5"
-
-
-def _save(model: EPNet, file: pathlib.Path) -> None:
-    with write_whole(file) as path:
-        model.save(path)
 
 
 def _exit_states(

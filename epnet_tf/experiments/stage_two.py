@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from epnet_tf import policies
 from epnet_tf.evaluation import curve, reports
 from epnet_tf.experiments.config import Config
-from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet
+from epnet_tf.model.loading import save_model
 from epnet_tf.model.states import ExitStates, StoredStates
 from epnet_tf.training.sweep import train_controllers
 
@@ -93,7 +93,7 @@ def dedicated(
             sweep.assign(i)
             scores[i].append(policies.score(policies.epnet(model), test))
             if repeat == 0:
-                _save(model, model_file(workdir, beta))
+                save_model(model, model_file(workdir, beta))
     return scores
 
 
@@ -133,7 +133,7 @@ def for_range(
         for of_beta, beta in zip(scores, betas, strict=True):
             of_beta.append(policies.score(policies.epnet(model, beta), test))
         if repeat == 0:
-            _save(model, range_file(workdir))
+            save_model(model, range_file(workdir))
     return scores
 
 
@@ -170,8 +170,3 @@ def model_file(workdir: pathlib.Path, beta: float) -> pathlib.Path:
 def range_file(workdir: pathlib.Path) -> pathlib.Path:
     """Where the one model for a range of β is: `model.keras` in the folder."""
     return workdir / "model.keras"
-
-
-def _save(model: EPNet, file: pathlib.Path) -> None:
-    with write_whole(file) as path:
-        model.save(path)

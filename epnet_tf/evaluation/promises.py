@@ -32,33 +32,70 @@ def keep(
     Raises:
         ValueError: If a promise is no number, or none of the β can keep it.
     """
-    candidates = budget.epnet_candidates(model)
     full = model.exit_costs.full
     rows = []
-    for text in budgets:
-        choice = budget.meet_macs(candidates, validation, budget.parse_macs(text, full))
+    candidates = budget.epnet_candidates(model)
+    for promise, choice in choose(
+        candidates, validation, full, budgets, accuracy_drops
+    ):
         score = policies.score(choice.policy, test)
-        promise = f"at most {text} multiply-adds"
-        rows.append(_row(promise, "MACs", choice, score, score.mean_macs, full))
-    for points in accuracy_drops:
-        choice = budget.meet_accuracy_drop(candidates, validation, points)
-        score = policies.score(choice.policy, test)
-        lost = 100.0 * float(budget.lost(choice.policy, test).mean())
-        promise = f"at most {points:g} points lost"
-        rows.append(_row(promise, "points", choice, score, lost, full))
+        found = score.mean_macs
+        if promise["unit"] == "points":
+            found = 100.0 * float(budget.lost(choice.policy, test).mean())
+        rows.append(
+            promise
+            | {
+                "test": found,
+                "kept": found <= choice.limit,
+                "accuracy": score.accuracy,
+                "mean_macs": score.mean_macs,
+                "share": score.mean_macs / full,
+            }
+        )
     return rows
 
 
-def _row(promise, unit, choice: budget.Choice, score, found: float, full) -> dict:
-    return {
-        "promise": promise,
-        "unit": unit,
-        "limit": choice.limit,
-        "beta": choice.parameter,
-        "validation": choice.measured,
-        "test": found,
-        "kept": found <= choice.limit,
-        "accuracy": score.accuracy,
-        "mean_macs": score.mean_macs,
-        "share": score.mean_macs / full,
-    }
+def choose(
+    candidates: budget.Candidates,
+    validation: ExitStates,
+    full: int,
+    budgets: Sequence[str] = (),
+    accuracy_drops: Sequence[float] = (),
+) -> list[tuple[dict, budget.Choice]]:
+    """Finds the β that keeps each promise with confidence 95%.
+
+    Args:
+        candidates: Policies by β, the dearest first (see `policies.budget`).
+        validation: States of images that no policy was trained on.
+        full: Multiply-adds of the plain network.
+        budgets: As in `keep`.
+        accuracy_drops: As in `keep`.
+
+    Returns:
+        For each promise a dict `promise` (as given), `unit` ("MACs" or "points"),
+        `limit`, `beta` and `validation` (what was limited, in its unit); and the
+        choice itself.
+
+    Raises:
+        ValueError: If a promise is no number, or none of the β can keep it.
+    """
+    found = []
+    for text in budgets:
+        choice = budget.meet_macs(candidates, validation, budget.parse_macs(text, full))
+        found.append((f"at most {text} multiply-adds", "MACs", choice))
+    for points in accuracy_drops:
+        choice = budget.meet_accuracy_drop(candidates, validation, points)
+        found.append((f"at most {points:g} points lost", "points", choice))
+    return [
+        (
+            {
+                "promise": promise,
+                "unit": unit,
+                "limit": choice.limit,
+                "beta": choice.parameter,
+                "validation": choice.measured,
+            },
+            choice,
+        )
+        for promise, unit, choice in found
+    ]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from epnet_tf import policies
+from epnet_tf.evaluation import promises
 from epnet_tf.experiments.config import Config
 from epnet_tf.model import EPNet
 from epnet_tf.model.states import ExitStates
@@ -54,8 +55,9 @@ def betas_that_keep(
         ValueError: If a promise is no number, or no β can keep it.
     """
     full = model.exit_costs.full
-    limits = [budget.parse_macs(text, full) for text in config.budgets]
-    if not limits and not config.accuracy_drops:
+    for text in config.budgets:  # Before minutes are spent.
+        budget.parse_macs(text, full)
+    if not config.budgets and not config.accuracy_drops:
         return []
     # Rounded, as folders are named after them.
     betas = [float(f"{b / full:.1e}") for b in np.geomspace(_MOST, _LEAST, _COUNT)]
@@ -72,21 +74,17 @@ def betas_that_keep(
         sweep.assign(beta=beta)
         weights = policies.controller_weights(model)
         candidates[beta] = policies.epnet(model, weights=weights)
-    found = []
-    for text, macs in zip(config.budgets, limits, strict=True):
-        choice = budget.meet_macs(candidates, validation, macs)
-        found.append(_promise(f"at most {text} multiply-adds", "MACs", choice))
-    for points in config.accuracy_drops:
-        choice = budget.meet_accuracy_drop(candidates, validation, points)
-        found.append(_promise(f"at most {points:g} points lost", "points", choice))
-    return found
+    found = promises.choose(
+        candidates, validation, full, config.budgets, config.accuracy_drops
+    )
+    return [promise for promise, _ in found]
 
 
-def table(promises: list[dict]) -> str:
+def table(kept: list[dict]) -> str:
     """The promises, with the β that keep them.
 
     Args:
-        promises: As from `betas_that_keep`.
+        kept: As from `betas_that_keep`.
 
     Returns:
         Lines for a terminal.
@@ -94,15 +92,5 @@ def table(promises: list[dict]) -> str:
     return "\n".join(
         f"{p['beta']:8.1e}  keeps: {p['promise']} (on validation images "
         f"{p['validation']:.3g} {p['unit']})"
-        for p in promises
+        for p in kept
     )
-
-
-def _promise(promise: str, unit: str, choice: budget.Choice) -> dict:
-    return {
-        "promise": promise,
-        "unit": unit,
-        "beta": choice.parameter,
-        "limit": choice.limit,
-        "validation": choice.measured,
-    }

@@ -7,12 +7,11 @@ for both, by the clock and by the processor's time, which other work disturbs le
 Weights have to be the same to the bit at the end.
 """
 
-import time
-
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
+from epochs import EpochClock
 
 import epnet_tf
 from epnet_tf import cli
@@ -43,7 +42,7 @@ def main(_) -> None:
     times: dict[str, list] = {name: [] for name in ways}
     for _ in range(_ROUNDS.value):
         for (name, way), trainer in zip(ways.items(), trainers, strict=True):
-            epochs = _Epochs()
+            epochs = EpochClock()
             way(trainer, epochs=4, callbacks=[epochs], verbose=0)
             times[name] += epochs.times[1:]  # Functions are traced in the first.
     medians = {name: np.median(each, axis=0) for name, each in times.items()}
@@ -57,23 +56,6 @@ def main(_) -> None:
     weights = [trainer.model.get_weights() for trainer in trainers]
     same = all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
     print(f"weights are {'the same' if same else 'NOT the same'}")
-
-
-class _Epochs(keras.callbacks.Callback):
-    """Times epochs, by the clock and by the processor."""
-
-    def __init__(self):
-        super().__init__()
-        self.times: list[np.ndarray] = []
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start = self._now()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.times.append(self._now() - self.start)
-
-    def _now(self) -> np.ndarray:
-        return np.array([time.perf_counter(), time.process_time()])
 
 
 def _trainer(dataset) -> epnet_tf.ClassifierTrainer:

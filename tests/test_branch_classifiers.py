@@ -38,15 +38,17 @@ def test_grid_averages_by_hand():
     assert found[0, :, :, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
 
 
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(
     ("shape", "pool_size"), [((13, 13, 3), 4), ((25, 16, 2), (6, 4)), ((7, 9, 5), 7)]
 )
-def test_grid_averages_are_those_of_keras(shape, pool_size):
-    x = np.random.default_rng(0).normal(size=(3, *shape)).astype("float32")
+def test_grid_averages_are_those_of_keras(shape, pool_size, count):
+    """Of one image, as it is converted, and of a batch, as it is trained."""
+    x = np.random.default_rng(0).normal(size=(count, *shape)).astype("float32")
     expected = layers.AveragePooling2D(pool_size)(x)
     layer = GridAveragePooling2D(pool_size)
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
-    assert layer.compute_output_shape((3, *shape)) == expected.shape
+    assert layer.compute_output_shape((count, *shape)) == expected.shape
     again = GridAveragePooling2D.from_config(layer.get_config())
     np.testing.assert_array_equal(again(x), layer(x))
 

@@ -1,7 +1,11 @@
 package ai.epnet.engine
 
 import java.io.File
+import java.lang.ref.PhantomReference
+import java.lang.ref.Reference
+import java.lang.ref.ReferenceQueue
 import java.nio.ByteBuffer
+import org.junit.Assert.assertNotNull
 import org.junit.Assert.assertTrue
 import org.junit.Before
 import org.junit.Test
@@ -53,15 +57,22 @@ class SoakTest {
 
     /** Resident memory after a garbage collection, which also unmaps dropped files. */
     private fun residentKilobytes(): Long {
-        repeat(3) {
-            System.gc()
-            Thread.sleep(100)
-        }
+        repeat(3) { collectGarbage() }
         val line = File("/proc/self/status").readLines().first { it.startsWith("VmRSS") }
         return line.filter(Char::isDigit).toLong()
     }
 
+    /** Returns when the thread that unmaps has come to what this collection found. */
+    private fun collectGarbage() {
+        val queue = ReferenceQueue<Any>()
+        val garbage = PhantomReference(Any(), queue)
+        System.gc()
+        assertNotNull("no collection", queue.remove(PATIENCE_MS))
+        Reference.reachabilityFence(garbage)
+    }
+
     private companion object {
         const val WARM_IMAGES = 5_000
+        const val PATIENCE_MS = 300_000L
     }
 }

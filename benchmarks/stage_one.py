@@ -149,7 +149,7 @@ def _row(option: str, trained: EPNet, dataset: data.Dataset, schedule: dict):
     """Trains with one option; the network, accuracies of the exits, and benefits."""
     classifier, trainer_class, optimizer, change = OPTIONS[option]
     keras.utils.set_random_seed(0)
-    model = _with_classifiers(trained, classifier)
+    model = trained.with_new_classifiers(classifier)
     steps = data.steps_per_epoch(dataset.train, schedule["batch_size"])
     trainer = trainer_class(model)
     sgd = keras.optimizers.SGD(
@@ -186,20 +186,6 @@ def _row(option: str, trained: EPNet, dataset: data.Dataset, schedule: dict):
         )
     benefits = [_benefit(states, model.exit_costs, beta) for beta in _BETA.value]
     return model, [(100 * states.correct.mean(axis=0)).tolist(), benefits]
-
-
-def _with_classifiers(trained: EPNet, classifier) -> EPNet:
-    """The trained main branch and its own classifier, with other branch classifiers."""
-    model = EPNet.from_config(
-        trained.get_config()
-        | {"classifier": keras.saving.serialize_keras_object(classifier)}
-    )
-    heads = ("controller_", "scaling_", "logits_")
-    last = f"logits_{model.num_exits:02d}"
-    for layer in model.layers:
-        if layer.weights and (layer.name == last or not layer.name.startswith(heads)):
-            layer.set_weights(trained.get_layer(layer.name).get_weights())
-    return model
 
 
 def _benefit(states, costs, beta: float) -> float:

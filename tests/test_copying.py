@@ -332,6 +332,31 @@ def test_new_controllers_take_the_place_of_the_old():
             np.testing.assert_array_equal(answers(other)[name], answers(model)[name])
 
 
+@pytest.mark.parametrize("place", ["in the backbone", "as preprocessing"])
+def test_new_classifiers_take_the_place_of_the_old(place):
+    model = NORMALIZED[place]()
+    twin = model.with_new_classifiers(epnet_tf.PaperClassifier())
+    assert twin.beta is None and twin.exit_layers == model.exit_layers
+    assert twin.get_config()["classifier"]["class_name"] == "PaperClassifier"
+    assert twin.get_layer("controller_01").get_layer("hidden").units == 4
+    first, last = (
+        [answers(m)[name] for m in (model, twin)] for name in ("logits_01", "logits_02")
+    )
+    np.testing.assert_array_equal(*last)
+    assert not np.array_equal(*first)
+    again = model.with_new_classifiers()
+    assert again.get_config()["classifier"] == model.get_config()["classifier"]
+    assert not np.array_equal(answers(again)["logits_01"], first[0])
+
+
+def test_new_classifiers_of_early_exits_are_trained_whatever_the_old_were():
+    model = epnet()
+    for name in ("logits_01", "logits_02", "one"):
+        model.get_layer(name).trainable = False
+    twin = model.with_new_classifiers()
+    assert flags(twin) == flags(model) | {"logits_01": True}
+
+
 def test_costs_that_the_user_gave_are_copied():
     odd = layers.EinsumDense("abcd,de->abce", (12, 12, 3), name="odd")
     model = epnet(odd, layer_macs={"odd": 720})

@@ -71,6 +71,14 @@ def test_way_to_hindsight():
     }
 
 
+def test_no_way_where_the_best_static_exit_is_hindsight():
+    results = RESULTS | {"hindsight": RESULTS["static"]}
+    assert tables.way_to_hindsight(results) == []
+    report = {"dataset": "mine", "betas": [BETA], "way_to_hindsight": []}
+    report["policies"] = {name: [] for name in results}
+    assert policy_figures.way_to_hindsight(report).axes
+
+
 def hand_states(right, sureness=0.9):
     """States of two classes, label 0, with these exits right: bool [n, N]."""
     right = np.asarray(right)

@@ -129,7 +129,7 @@ def way_to_hindsight(report: dict) -> Figure:
         if name in _ADAPTIVE:
             ways = [r[name] for r in rows]
             axes.plot(betas, ways, label=name, ms=5, **_STYLES[name])
-    best = max(r[name] for r in rows for name in _ADAPTIVE)
+    best = max((r[name] for r in rows for name in _ADAPTIVE), default=100.0)
     axes.axhline(0.0, color="0.35", lw=1)
     axes.set(
         ylabel="way from static to hindsight (%)",

@@ -70,7 +70,8 @@ def way_to_hindsight(results: Outcomes) -> list[dict]:
     """How far each policy gets from the best static exit to the bound.
 
     Returns:
-        For each β a dict `beta`, and of each policy the per cent of the way.
+        For each β a dict `beta`, and of each policy the per cent of the way; none for
+        a β where the best static exit is the bound.
     """
     rows = []
     for beta in results["static"]:
@@ -78,6 +79,8 @@ def way_to_hindsight(results: Outcomes) -> list[dict]:
             mean_score(results, name, beta)["benefit"]
             for name in ("static", "hindsight")
         )
+        if low == high:
+            continue
         ways = {
             name: 100.0
             * (mean_score(results, name, beta)["benefit"] - low)

@@ -18,7 +18,7 @@ from epnet_tf.model.cost import ExitCosts, costs_by_exits, exit_costs, model_mac
 from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import Controller
 from epnet_tf.model.pretrained import as_layer
-from epnet_tf.model.states import ExitStates, state_model
+from epnet_tf.model.states import ExitStates, split_state_model, state_model
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_named
 
 # What the layers of each exit are called; a user's layer of such a name is renamed.
@@ -370,19 +370,11 @@ class EPNet(keras.Model):
         Raises:
             ValueError: If a layer cannot be made again from its configuration.
         """
-        parts = self._parts
-        twin = type(self)(
-            copying.clone(parts.backbone),
-            self.num_classes,
-            exits=self.exit_layers[:-1],
-            controller=controller or parts.controller,
-            classifier=parts.classifier,
-            preprocessing=copying.clone(parts.preprocessing),
+        twin = self._made_anew(
+            copying.clone(self._parts.backbone),
+            controller=controller or self._parts.controller,
+            preprocessing=copying.clone(self.preprocessing),
             beta_range=beta_range,
-            layer_macs=parts.layer_macs,
-            frozen=self.frozen,
-            name=self.name,
-            trainable=self.trainable,
         )
         copying.copy_state(state_model(self), state_model(twin))
         controllers = {node.operation.name for node in self._controller_nodes()}
@@ -391,6 +383,35 @@ class EPNet(keras.Model):
             for path in self._frozen_heads()
             if path.partition("/")[0] not in controllers
         )
+        return twin
+
+    def with_new_classifiers(
+        self, classifier: BranchClassifier | PaperClassifier | None = None
+    ) -> "EPNet":
+        """The same main branch with other, untrained branch classifiers.
+
+        The last exit, which is the network itself, keeps its classifier. Controllers,
+        which read what the others answer, are untrained as well.
+
+        Args:
+            classifier: How they are built; None builds them as this model's are.
+
+        Returns:
+            A new `EPNet` with copies of the weights.
+
+        Raises:
+            ValueError: If a layer cannot be made again from its configuration.
+        """
+        twin = self._made_anew(
+            copying.clone(self._parts.backbone),
+            classifier=classifier or self._parts.classifier,
+            preprocessing=copying.clone(self.preprocessing),
+        )
+        source, target = (split_state_model(model)[0] for model in (self, twin))
+        copying.copy_state(source, target)
+        last = f"logits_{self.num_exits:02d}"
+        twin.get_layer(last).set_weights(self.get_layer(last).get_weights())
+        twin._freeze_heads({last} & set(self._frozen_heads()))
         return twin
 
     def with_exits(self, names: Sequence[str]) -> "EPNet":
@@ -414,20 +435,8 @@ class EPNet(keras.Model):
                 f"Received: {', '.join(map(repr, unknown))}."
             )
         source = self.copy()
-        parts = source._parts
-        chosen = type(self)(
-            parts.backbone,
-            self.num_classes,
-            exits=list(names),
-            controller=parts.controller,
-            classifier=parts.classifier,
-            preprocessing=parts.preprocessing,
-            beta=self.beta,
-            beta_range=self.beta_range,
-            layer_macs=parts.layer_macs,
-            frozen=self.frozen,
-            name=self.name,
-            trainable=self.trainable,
+        chosen = source._made_anew(
+            source._parts.backbone, exits=list(names), beta=self.beta
         )
         numbers = {
             f"_{self.exit_layers.index(layer) + 1:02d}": f"_{number:02d}"
@@ -453,6 +462,22 @@ class EPNet(keras.Model):
             Numbers of exits, from 1 and ascending, to their `ExitCosts`.
         """
         return costs_by_exits(self, self._parts.layer_macs)
+
+    def _made_anew(self, backbone: keras.Model, **changes) -> "EPNet":
+        """An EPNet as this one is, on a backbone, but for some arguments."""
+        parts = self._parts
+        arguments = {
+            "exits": list(self.exit_layers[:-1]),
+            "controller": parts.controller,
+            "classifier": parts.classifier,
+            "preprocessing": parts.preprocessing,
+            "beta_range": self.beta_range,
+            "layer_macs": parts.layer_macs,
+            "frozen": self.frozen,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+        return type(self)(backbone, self.num_classes, **(arguments | changes))
 
     def _head_layers(self) -> list:
         """The layers that are not the backbone's."""

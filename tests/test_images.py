@@ -290,7 +290,8 @@ def test_the_app_s_tests_expect_what_is_read():
     seen = json.loads((PICTURES / "pictures.json").read_text())
     assert len({entry["file"] for entry in seen}) == len(list(PICTURES.iterdir())) - 1
     for entry in seen:
-        found = read_image(PICTURES / entry["file"], tuple(entry["shape"]))
+        shape, crop = tuple(entry["shape"]), entry["crop"]
+        found = read_image(PICTURES / entry["file"], shape, crop)
         expected = np.frombuffer(base64.b64decode(entry["pixels"]), np.uint8)
         # Decoders of JPEG may round in other ways.
         off = 1 if entry["file"].endswith("jpg") else 0

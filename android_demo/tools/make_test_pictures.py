@@ -4,7 +4,7 @@
 
 writes app/src/jvmTest/resources/pictures: files of every kind that both can read, and
 pictures.json with the pixels that `epnet_tf.runtime.images.read_image` gives for models
-of several shapes, in base64.
+of several shapes, stretched or cropped, in base64.
 """
 
 import base64
@@ -19,8 +19,14 @@ from epnet_tf.runtime.images import read_image
 DEMO = pathlib.Path(__file__).resolve().parents[1]
 PICTURES = DEMO / "app/src/jvmTest/resources/pictures"
 HEIGHT, WIDTH = 16, 24
-# The stored shape, turned, and another.
-SHAPES = [(HEIGHT, WIDTH, 1), (HEIGHT, WIDTH, 3), (WIDTH, HEIGHT, 3), (7, 10, 3)]
+# The stored shape, turned, and another; whether pictures are cropped to it.
+MODELS = [
+    ((HEIGHT, WIDTH, 1), False),
+    ((HEIGHT, WIDTH, 3), False),
+    ((WIDTH, HEIGHT, 3), False),
+    ((7, 10, 3), False),
+    ((7, 10, 3), True),
+]
 
 
 def scene() -> np.ndarray:
@@ -71,11 +77,14 @@ def main() -> None:
         {
             "file": path.name,
             "shape": shape,
-            "pixels": base64.b64encode(read_image(path, shape).tobytes()).decode(),
+            "crop": crop,
+            "pixels": base64.b64encode(
+                read_image(path, shape, crop).tobytes()
+            ).decode(),
         }
         for path in sorted(PICTURES.iterdir())
         if path.suffix != ".json"
-        for shape in SHAPES
+        for shape, crop in MODELS
     ]
     lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in seen)
     (PICTURES / "pictures.json").write_text(f"[\n{lines}\n]\n")

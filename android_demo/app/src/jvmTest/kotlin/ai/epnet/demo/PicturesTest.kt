@@ -38,15 +38,16 @@ class PicturesTest {
         for (entry in List(seen.length()) { seen.getJSONObject(it) }) {
             val file = entry.getString("file")
             val shape = entry.getJSONArray("shape")
-            val spec = specs.getOrPut(shape.toString()) { inputOf(shape) }
+            val crop = entry.getBoolean("crop")
+            val spec = specs.getOrPut("$shape $crop") { inputOf(shape, crop) }
             val off = farthest(pixels(file, spec), entry.getString("pixels"))
             // Decoders of JPEG round in their own ways; colours under transparency are
             // kept multiplied by it.
             val allowed = if (file.endsWith(".jpg")) 3 else if ("transparent" in file) 1 else 0
-            if (off > allowed) wrong += "$file as $shape: off by $off, at most $allowed"
+            if (off > allowed) wrong += "$file as $shape, crop $crop: off by $off, at most $allowed"
         }
         assertEquals(wrong.joinToString("\n"), 0, wrong.size)
-        assertEquals(4 * (pictures.list()!!.size - 1), seen.length())
+        assertEquals(5 * (pictures.list()!!.size - 1), seen.length())
     }
 
     @Test fun otherFilesAreOneSentence() {
@@ -78,7 +79,7 @@ class PicturesTest {
     private fun unsigned(byte: Byte): Int = byte.toInt() and 255
 
     /** The input of a bundle for images of this [shape]; its segments are never run. */
-    private fun inputOf(shape: JSONArray): InputSpec {
+    private fun inputOf(shape: JSONArray, crop: Boolean): InputSpec {
         val bundle = folder.newFolder()
         assertTrue(File("src/main/assets/bundles/maxmin-4e-07").copyRecursively(bundle, true))
         File(bundle, "epnet.json.sha256").delete()
@@ -86,6 +87,12 @@ class PicturesTest {
         val json = JSONObject(manifest.readText())
         val withBatch = JSONArray(listOf(1) + List(shape.length()) { shape.getInt(it) })
         json.getJSONObject("input").put("shape", withBatch)
+        val preprocessing = JSONObject()
+            .put("height", shape.getInt(0)).put("width", shape.getInt(1))
+            .put("resize", "bilinear").put("antialias", true)
+            .put("crop", if (crop) "center" else "none").put("range", JSONArray("[0, 255]"))
+            .put("channels", if (shape.getInt(2) == 1) "L" else "RGB")
+        json.put("preprocessing", preprocessing)
         manifest.writeText(json.toString())
         return EarlyExitClassifier.open(DirectoryFiles(bundle)).use { it.manifest.input }
     }

@@ -5,6 +5,7 @@ import java.security.MessageDigest
 import org.json.JSONArray
 import org.json.JSONObject
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Before
@@ -90,8 +91,8 @@ class BundleFaultsTest {
                 { it.getJSONObject("input").put("shape", JSONArray("[50, 50]")) },
             "input, dtype: found int64, expected float32, uint8 or int8." to
                 { it.getJSONObject("input").put("dtype", "int64") },
-            "policy, type: found threshold, expected controller." to
-                { it.getJSONObject("policy").put("type", "threshold") },
+            "policy, type: found entropy, expected controller or threshold." to
+                { it.getJSONObject("policy").put("type", "entropy") },
             "policy, beta_range: found [2.0, 1.0], expected [low, high] with 0 < low <= high." to
                 { it.getJSONObject("policy").put("beta_range", JSONArray("[2, 1]")) },
             "segments: found none, expected at least one." to
@@ -109,11 +110,112 @@ class BundleFaultsTest {
             "segments, exit of segment_02.tflite: found 1, expected more than 1." to
                 { it.segment(1).put("exit", 1) },
         )
+        assertFaults(cases)
+    }
+
+    private fun assertFaults(cases: Map<String, (JSONObject) -> Unit>) {
         val good = manifest.readText()
         for ((message, action) in cases) {
             manifest.writeText(good)
             change(action)
             assertFault("$manifest, $message", ::open)
+        }
+        manifest.writeText(good)
+    }
+
+    @Test fun thresholdsThatDoNotFit() {
+        fun confidence(values: String) = { json: JSONObject ->
+            json.getJSONObject("policy").put("type", "threshold")
+                .put("confidence", JSONArray(values))
+            Unit
+        }
+        val eleven = "[0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, "
+        val cases = mapOf<String, (JSONObject) -> Unit>(
+            "policy, confidence: found nothing, expected a list of numbers." to
+                { it.getJSONObject("policy").put("type", "threshold") },
+            "policy, confidence: found [0.9], expected 11 numbers from 0 to 1." to
+                confidence("[0.9]"),
+            "policy, confidence: found ${eleven}1.1], expected 11 numbers from 0 to 1." to
+                confidence("${eleven}1.1]"),
+            "policy, confidence: found ${eleven}-0.1], expected 11 numbers from 0 to 1." to
+                confidence("$eleven-0.1]"),
+            "policy, confidence: found [0.9], expected none: controllers decide." to
+                { it.getJSONObject("policy").put("confidence", JSONArray("[0.9]")) },
+            "policy, beta_range: found [1.0, 2.0], expected none: thresholds are for one beta." to
+                {
+                    confidence("${eleven}0.9]")(it)
+                    it.getJSONObject("policy").put("beta_range", JSONArray("[1, 2]"))
+                },
+        )
+        assertFaults(cases)
+    }
+
+    @Test fun costsThatDoNotFit() {
+        val twelve = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, "
+        fun costs(values: String, full: Any? = 12) = { json: JSONObject ->
+            json.put("cost_unit", "ms").put("costs", JSONArray(values)).put("full_cost", full)
+            Unit
+        }
+        val found = "[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 10.5]"
+        assertFaults(mapOf(
+            "costs: found [1.0], expected 12 numbers above 0 that do not fall." to costs("[1]"),
+            "costs: found $found, expected 12 numbers above 0 that do not fall." to
+                costs("${twelve}10.5]"),
+            "costs: found [0.0, 1.0], expected 12 numbers above 0 that do not fall." to
+                costs("[0, 1]"),
+            "costs: found nothing, expected a list of numbers." to { it.put("cost_unit", "ms") },
+            "full_cost: found 0.0, expected more than 0." to costs("${twelve}12]", full = 0),
+            "full_cost: found nothing, expected a number." to costs("${twelve}12]", full = null),
+            "cost_unit: found no word, expected a unit." to { it.put("cost_unit", " ") },
+            "costs: found some, expected none where cost_unit is macs." to
+                { it.put("costs", JSONArray("[1]")) },
+            "full_cost: found some, expected none where cost_unit is macs." to
+                { it.put("cost_unit", "macs").put("full_cost", 1) },
+        ))
+    }
+
+    @Test fun preprocessingThatIsNotWhatIsDone() {
+        fun with(key: String, value: Any) = { json: JSONObject ->
+            json.put("preprocessing", preprocessing("none").put(key, value))
+            Unit
+        }
+        assertFaults(mapOf(
+            "preprocessing, height: found 96, expected 50." to with("height", 96),
+            "preprocessing, width: found 96, expected 50." to with("width", 96),
+            "preprocessing, channels: found RGB, expected L." to with("channels", "RGB"),
+            "preprocessing, resize: found bicubic, expected bilinear." to
+                with("resize", "bicubic"),
+            "preprocessing, antialias: found false, expected true." to with("antialias", false),
+            "preprocessing, antialias: found 1, expected true or false." to with("antialias", 1),
+            "preprocessing, range: found [0.0, 1.0], expected [0.0, 255.0]." to
+                with("range", JSONArray("[0, 1]")),
+            "preprocessing, crop: found top, expected none or center." to with("crop", "top"),
+        ))
+    }
+
+    private fun preprocessing(crop: String) = JSONObject()
+        .put("height", 50).put("width", 50).put("resize", "bilinear").put("antialias", true)
+        .put("crop", crop).put("range", JSONArray("[0, 255]")).put("channels", "L")
+
+    @Test fun whatABundleSaysOfPolicyCostsAndPicturesIsRead() {
+        with(Fixtures.open(bundle).use { it.manifest }) {
+            assertEquals(PolicyType.CONTROLLER to null, policy to confidence)
+            assertEquals(MACS to fullMacs.toDouble(), costUnit to fullCost)
+            assertEquals(segments.map { it.cumulativeMacs.toDouble() }, costs)
+            assertFalse(input.crops)
+        }
+        val probabilities = List(11) { it / 10.0 }
+        change {
+            it.getJSONObject("policy").put("type", "threshold")
+                .put("confidence", JSONArray(probabilities))
+            it.put("cost_unit", "mJ").put("costs", JSONArray(List(12) { k -> 0.5 * (k + 1) }))
+            it.put("full_cost", 5.5).put("preprocessing", preprocessing("center"))
+        }
+        with(Fixtures.open(bundle).use { it.manifest }) {
+            assertEquals(PolicyType.THRESHOLD to probabilities, policy to confidence)
+            assertEquals("mJ" to 5.5, costUnit to fullCost)
+            assertEquals(1.5, costOf(3), 0.0)
+            assertTrue(input.crops)
         }
     }
 

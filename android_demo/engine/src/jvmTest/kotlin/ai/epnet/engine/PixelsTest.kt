@@ -6,8 +6,10 @@ import org.junit.Assert.assertEquals
 import org.junit.Test
 
 class PixelsTest {
-    private fun convert(argb: List<Long>, width: Int, height: Int, vararg shape: Int): List<Int> {
-        val spec = InputSpec("image", shape.toList(), PixelType.UINT8, null)
+    private fun convert(argb: List<Long>, width: Int, height: Int, vararg shape: Int): List<Int> =
+        convert(argb, width, height, InputSpec("image", shape.toList(), PixelType.UINT8, null))
+
+    private fun convert(argb: List<Long>, width: Int, height: Int, spec: InputSpec): List<Int> {
         val into = ByteBuffer.allocate(spec.numValues)
         convertPixels(argb.map { it.toInt() }.toIntArray(), width, height, spec, into)
         assertEquals(0, into.remaining())
@@ -41,6 +43,23 @@ class PixelsTest {
         val pixels = listOf(0x00000000L, 0x80000000L, 0xff000000L)
         assertEquals(listOf(255, 127, 0), convert(pixels, 3, 1, 1, 3, 1))
         assertEquals(listOf(255, 255, 255), convert(listOf(0x00ff0000L), 1, 1, 1, 1, 3))
+    }
+
+    @Test fun theWindowIsTheLargestOfTheImagesProportionsAboutTheCentre() {
+        fun window(width: Int, height: Int, vararg shape: Int, crops: Boolean = true) =
+            InputSpec("image", shape.toList(), PixelType.UINT8, null, crops).window(width, height)
+        assertEquals(Window(0, 0, 40, 30), window(40, 30, 96, 96, 3, crops = false))
+        assertEquals(Window(5, 0, 30, 30), window(40, 30, 96, 96, 3))
+        assertEquals(Window(0, 5, 30, 30), window(30, 40, 96, 96, 3))
+        // Twice as wide as high; what is left over is one pixel more on the far side.
+        assertEquals(Window(0, 2, 11, 5), window(11, 10, 2, 4, 1))
+        assertEquals(Window(50, 0, 1, 1), window(101, 1, 1000, 1, 1))
+    }
+
+    @Test fun croppingLeavesOutTheEdges() {
+        val spec = InputSpec("image", listOf(2, 2, 1), PixelType.UINT8, null, crops = true)
+        val picture = grey(1, 10, 20, 2, 3, 30, 40, 4)
+        assertEquals(listOf(10, 20, 30, 40), convert(picture, 4, 2, spec))
     }
 
     @Test fun theImageTensorHoldsRawPixelsInTheModelsType() {

@@ -7,7 +7,8 @@ import kotlin.math.exp
  *
  * @property exit counted from 1.
  * @property label index of the most probable class.
- * @property stopLogit the controller's answer; NaN where the exit has no controller.
+ * @property stopLogit the controller's answer or, of a threshold policy, by how much the
+ *     confidence exceeds the exit's; NaN at the last exit.
  * @property macs multiply-adds spent up to and with this exit.
  * @property nanos time of this segment, in nanoseconds.
  */
@@ -29,7 +30,7 @@ class ExitAnswer internal constructor(
  * What the model answered for one image.
  *
  * @property passed every exit that was evaluated, in order; the last one is the answer.
- * @property forced whether `maxExit` ended it rather than a controller or the last exit.
+ * @property forced whether `maxExit` ended it rather than the policy or the last exit.
  */
 class Answer internal constructor(val passed: List<ExitAnswer>, val forced: Boolean) {
     private val final: ExitAnswer get() = passed.last()

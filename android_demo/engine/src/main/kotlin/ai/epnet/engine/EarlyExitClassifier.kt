@@ -28,7 +28,7 @@ class Options(
 
 /**
  * Classifies images with a bundle of segments, one after another, and stops where the
- * bundle's controllers say so.
+ * bundle's policy says so.
  *
  * ```
  * EarlyExitClassifier.open(AssetFiles(context.assets, "bundles/maxmin")).use { classifier ->
@@ -59,7 +59,6 @@ class EarlyExitClassifier private constructor(
     )
     private val interpreterOptions = options.toInterpreterOptions()
     private val segments = ArrayList<Segment>()
-    private var bitmapPixels = IntArray(0)
     private var converter: PixelConverter? = null
     private val bitmapBytes = ByteBuffer.allocate(manifest.input.numValues)
     private var closed = false
@@ -68,7 +67,7 @@ class EarlyExitClassifier private constructor(
      * Classifies one image.
      *
      * @param pixels raw pixel values 0-255, one byte each, rows from the top, channels last.
-     * @param beta cost sensitivity per MAC, for a bundle with a `betaRange` and only for one.
+     * @param beta cost sensitivity per unit of cost, for a bundle with a `betaRange` and only for one.
      * @param maxExit the exit that answers at the latest, to keep a deadline.
      * @param minExit the exit that answers at the earliest; the last one, to time them all.
      */
@@ -97,11 +96,11 @@ class EarlyExitClassifier private constructor(
         val (width, height) = bitmap.width to bitmap.height
         if (converter?.width != width || converter?.height != height) {
             converter = PixelConverter(width, height, manifest.input)
-            bitmapPixels = IntArray(width * height)
         }
-        bitmap.getPixels(bitmapPixels, 0, width, 0, 0, width, height)
         bitmapBytes.moveTo(0)
-        converter!!.convert(bitmapPixels, bitmapBytes)
+        converter!!.convert(bitmapBytes) { x, y, row ->
+            bitmap.getPixels(row, 0, row.size, x, y, row.size, 1)
+        }
         bitmapBytes.moveTo(0)
         return classify(bitmapBytes, beta, maxExit)
     }

@@ -13,6 +13,8 @@ internal class JsonFields(private val json: JSONObject, private val where: Strin
 
     fun text(key: String): String = typed(key, "a text")
 
+    fun flag(key: String): Boolean = typed(key, "true or false")
+
     fun number(key: String): Double = typed<Number>(key, "a number").toDouble()
         .also { if (!it.isFinite()) throw fault(at(key), it, "a finite number") }
 

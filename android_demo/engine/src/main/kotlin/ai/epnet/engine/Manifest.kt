@@ -7,10 +7,17 @@ package ai.epnet.engine
  * @property input the image that the model takes.
  * @property labels names of the classes, in the order of the logits.
  * @property quantization how the bundle was quantized, such as `int8`.
+ * @property policy what decides where to stop.
  * @property threshold an exit stops when its stop logit is greater than this.
- * @property beta cost sensitivity that the controllers were trained for; null with [betaRange].
+ * @property confidence with [PolicyType.THRESHOLD], for each exit but the last: it stops where
+ *     its class is more probable than this; null for controllers.
+ * @property beta cost sensitivity that the policy was made for, in points per unit of cost; null
+ *     with [betaRange].
  * @property betaRange cost sensitivities that the controllers take as an input, or null.
  * @property fullMacs MACs of the plain network with its one classifier.
+ * @property costUnit what costs are counted in: [MACS], `ms`, or the user's own word.
+ * @property costs what leaving through each exit costs, in [costUnit].
+ * @property fullCost what the plain network costs, in [costUnit].
  * @property segments the parts of the model, in the order in which they run; none where the
  *     bundle has the one file alone.
  * @property model the whole model in one file, for a [OneFileClassifier], or null.
@@ -20,10 +27,15 @@ class Manifest internal constructor(
     val input: InputSpec,
     val labels: List<String>,
     val quantization: String,
+    val policy: PolicyType,
     val threshold: Float,
+    val confidence: List<Double>?,
     val beta: Double?,
     val betaRange: ClosedRange<Double>?,
     val fullMacs: Long,
+    val costUnit: String,
+    val costs: List<Double>,
+    val fullCost: Double,
     val segments: List<SegmentSpec>,
     val model: ModelSpec?,
 ) {
@@ -36,9 +48,18 @@ class Manifest internal constructor(
     /** The exit at which every image leaves at the latest. */
     val lastExit: Int get() = exits.last()
 
+    /** What leaving through [exit] costs, in [costUnit]. */
+    fun costOf(exit: Int): Double = costs[exits.indexOf(exit)]
+
     private val exits: List<Int> =
         segments.map { it.exit }.ifEmpty { model!!.cumulativeMacs.indices.map { it + 1 } }
 }
+
+/** The cost unit of multiply-adds, which holds where a bundle names no other. */
+const val MACS = "macs"
+
+/** What decides where to stop: a learned controller at each exit, or a confidence for each. */
+enum class PolicyType { CONTROLLER, THRESHOLD }
 
 /** A file of a bundle, as the manifest knows it. */
 interface FileSpec {
@@ -65,12 +86,18 @@ enum class PixelType(val bytes: Int) { FLOAT32(4), UINT8(1), INT8(1) }
 /** Real value = [scale] * (stored value - [zeroPoint]). */
 data class Quantization(val scale: Float, val zeroPoint: Int)
 
-/** The model's image: [height] x [width] x [channels] raw pixel values 0-255. */
+/**
+ * The model's image: [height] x [width] x [channels] raw pixel values 0-255.
+ *
+ * @property crops whether a picture of other proportions is cropped about its centre, or
+ *     stretched.
+ */
 class InputSpec internal constructor(
     val name: String,
     val shape: List<Int>,
     val type: PixelType,
     val quantization: Quantization?,
+    val crops: Boolean = false,
 ) {
     val height: Int get() = shape[shape.size - 3]
     val width: Int get() = shape[shape.size - 2]

@@ -11,27 +11,49 @@ import kotlin.math.round
 /**
  * Scales a picture to the model's shape and converts it to raw pixel values, one byte each,
  * rows from the top, channels last, as Python's `read_image` does: transparent pixels lie over
- * white, grey is the luma of BT.601, and the picture is stretched to [spec]'s height and
- * width bilinearly and with antialiasing.
+ * white, grey is the luma of BT.601, and what [window] gives of the picture is stretched to
+ * [spec]'s height and width bilinearly and with antialiasing.
  *
  * @param argb pixels as `Bitmap.getPixels` gives them, [width] * [height] of them.
  * @param into takes `spec.numValues` bytes from its position on; its position moves.
  */
 fun convertPixels(argb: IntArray, width: Int, height: Int, spec: InputSpec, into: ByteBuffer) =
-    PixelConverter(width, height, spec).convert(argb, into)
+    PixelConverter(width, height, spec).convert(into) { x, y, row ->
+        argb.copyInto(row, 0, y * width + x, y * width + x + row.size)
+    }
+
+/** A part of a picture, in pixels. */
+data class Window(val left: Int, val top: Int, val width: Int, val height: Int)
+
+/**
+ * What a model sees of a picture of [width] x [height] pixels: all of it or, where
+ * [InputSpec.crops] says so, the largest part about its centre with the image's proportions.
+ */
+fun InputSpec.window(width: Int, height: Int): Window {
+    if (!crops) return Window(0, 0, width, height)
+    fun side(full: Int, other: Int, wanted: Int, wantedOther: Int) =
+        (other.toDouble() * wanted / wantedOther).toInt().coerceIn(1, full)
+    val (wide, high) = side(width, height, this.width, this.height) to
+        side(height, width, this.height, this.width)
+    return Window((width - wide) / 2, (height - high) / 2, wide, high)
+}
 
 /** What [convertPixels] does, for many pictures of one size: its buffers are made once. */
 internal class PixelConverter(val width: Int, val height: Int, private val spec: InputSpec) {
-    private val columns = Weights(width, spec.width)
-    private val rows = Weights(height, spec.height)
-    private val row = IntArray(width * spec.channels)
-    private val narrow = IntArray(height * spec.width * spec.channels)
+    private val window = spec.window(width, height)
+    private val columns = Weights(window.width, spec.width)
+    private val rows = Weights(window.height, spec.height)
+    private val argb = IntArray(window.width)
+    private val row = IntArray(window.width * spec.channels)
+    private val narrow = IntArray(window.height * spec.width * spec.channels)
 
-    fun convert(argb: IntArray, into: ByteBuffer) {
+    /** @param read fills an array with the picture's pixels from x, y on, to the right. */
+    fun convert(into: ByteBuffer, read: (x: Int, y: Int, row: IntArray) -> Unit) {
         val channels = spec.channels
         val stride = spec.width * channels
-        for (y in 0 until height) {
-            readRow(argb, y)
+        for (y in 0 until window.height) {
+            read(window.left, window.top + y, argb)
+            separateChannels()
             for (x in 0 until stride) {
                 narrow[y * stride + x] =
                     columns.mean(row, x / channels, x % channels, channels)
@@ -42,11 +64,10 @@ internal class PixelConverter(val width: Int, val height: Int, private val spec:
         }
     }
 
-    /** The channels of row [y], over white. */
-    private fun readRow(argb: IntArray, y: Int) {
+    /** The channels of the row that was read, over white. */
+    private fun separateChannels() {
         var place = 0
-        for (x in 0 until width) {
-            val pixel = argb[y * width + x]
+        for (pixel in argb) {
             val opacity = pixel ushr 24
             val red = overWhite(pixel shr 16 and 255, opacity)
             val green = overWhite(pixel shr 8 and 255, opacity)

@@ -343,10 +343,11 @@ def _describe(
         labels=tuple(labels),
         quantization=quantization,
         policy=bundle.Policy(
-            "controller",
+            "controller" if model.confidence is None else "threshold",
             threshold=0.0,
             beta=None if span else beta,
             beta_range=(span[0], span[1]) if span else None,
+            confidence=model.confidence,
         ),
         full_macs=model.exit_costs.full,
         segments=(),

@@ -13,12 +13,13 @@ from epnet_tf.model.backbones import (
 from epnet_tf.model.classifiers import BranchClassifier, PaperClassifier
 from epnet_tf.model.cost import ExitCosts, exit_costs, model_macs
 from epnet_tf.model.epnet import EPNet
-from epnet_tf.model.heads import Controller, PaperController
+from epnet_tf.model.heads import ConfidenceThreshold, Controller, PaperController
 from epnet_tf.model.states import ExitStates, compute_states, state_model
 
 __all__ = [
     "BACKBONES",
     "BranchClassifier",
+    "ConfidenceThreshold",
     "Controller",
     "EPNet",
     "ExitCosts",

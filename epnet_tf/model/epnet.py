@@ -16,7 +16,7 @@ from epnet_tf.model import classifiers, copying, graph, main_branch, summary
 from epnet_tf.model.classifiers import BranchClassifier, PaperClassifier
 from epnet_tf.model.cost import ExitCosts, costs_by_exits, exit_costs, model_macs
 from epnet_tf.model.exits import Exit, place_exits
-from epnet_tf.model.heads import Controller
+from epnet_tf.model.heads import ConfidenceThreshold, Controller, PaperController
 from epnet_tf.model.pretrained import as_layer
 from epnet_tf.model.states import ExitStates, split_state_model, state_model
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_named
@@ -44,7 +44,7 @@ class _Parts:
     input_shape: tuple[int, int, int]
     name: str
     ends_in_classifier: bool
-    controller: Controller
+    controller: Controller | PaperController | ConfidenceThreshold
     classifier: BranchClassifier | PaperClassifier
     preprocessing: keras.layers.Layer | None
     layer_macs: dict[str, int] | None
@@ -92,7 +92,8 @@ class EPNet(keras.Model):
         exits: None for an exit after every convolution that is worth its head, an int
             for about that many, spread evenly over the MACs and at the ends of blocks,
             where little crosses the cut, or a list of layer names.
-        controller: How controllers are built: `Controller` or `PaperController`.
+        controller: How controllers are built: `Controller` or `PaperController`; or
+            `ConfidenceThreshold`, which `with_thresholds` puts in their place.
         classifier: How branch classifiers are built: `BranchClassifier` or
             `PaperClassifier`; the last exit, the network itself, has the paper's.
         preprocessing: A layer applied to the raw images (0 to 255) before the
@@ -115,7 +116,7 @@ class EPNet(keras.Model):
         backbone: keras.Model,
         num_classes: int,
         exits: int | Sequence[str] | None = None,
-        controller: Controller | None = None,
+        controller: Controller | PaperController | ConfidenceThreshold | None = None,
         classifier: BranchClassifier | PaperClassifier | None = None,
         preprocessing: keras.layers.Layer | Callable | None = None,
         beta: float | None = None,
@@ -413,6 +414,50 @@ class EPNet(keras.Model):
         twin.get_layer(last).set_weights(self.get_layer(last).get_weights())
         twin._freeze_heads({last} & set(self._frozen_heads()))
         return twin
+
+    def with_thresholds(self, confidence: Sequence[float], beta: float) -> "EPNet":
+        """The same main branch and classifiers with thresholds instead of controllers.
+
+        An image leaves where its largest softmax probability is above the threshold.
+        With 0 all leave, with 1 none; `epnet_tf.policies.tuned_confidence` finds what
+        pays.
+
+        Args:
+            confidence: A threshold for each exit but the last one, 0 to 1.
+            beta: Cost sensitivity that they were tuned for.
+
+        Returns:
+            A new `EPNet` with copies of the weights.
+
+        Raises:
+            ValueError: If the thresholds are not as said above.
+        """
+        objective.check_beta(beta)
+        thresholds = np.asarray(confidence, "float64")
+        # NaN compares as False.
+        if thresholds.shape != (self.num_exits - 1,) or not all(
+            0 <= c <= 1 for c in thresholds
+        ):
+            raise ValueError(
+                f"Expected {self.num_exits - 1} confidences from 0 to 1, one for each "
+                f"exit but the last. Received: confidence={confidence}."
+            )
+        twin = self.with_new_controllers(ConfidenceThreshold())
+        for limit, threshold in zip(twin._limits(), thresholds, strict=True):
+            limit.assign([1.0 - threshold])
+        twin.beta = float(beta)
+        return twin
+
+    @property
+    def confidence(self) -> tuple[float, ...] | None:
+        """The exits' thresholds (`with_thresholds`); None of a model that learns."""
+        if not isinstance(self._parts.controller, ConfidenceThreshold):
+            return None
+        return tuple(1.0 - float(limit.numpy()[0]) for limit in self._limits())
+
+    def _limits(self) -> list:
+        heads = [node.operation for node in self._controller_nodes()]
+        return [head.get_layer("stop").limit for head in heads]
 
     def with_exits(self, names: Sequence[str]) -> "EPNet":
         """The same network with some of its exits, whose heads stay as trained.

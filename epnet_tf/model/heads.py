@@ -22,18 +22,7 @@ class ConfidenceFeatures(layers.Layer):
 
     def call(self, inputs):
         """Features [b, 5] of logits [b, classes]."""
-        log_p = ops.log_softmax(inputs)
-        p = ops.exp(log_p)
-        log_first = ops.max(log_p, axis=-1, keepdims=True)
-        is_first = log_p >= log_first
-        others = ops.where(is_first, 0.0, p)
-        # Of several equal largest, which coarse logits have often, one is the first.
-        firsts = ops.sum(ops.where(is_first, 1.0, 0.0), axis=-1, keepdims=True)
-        ties, first = firsts - 1.0, ops.exp(log_first)
-        second = ops.maximum(
-            ops.max(others, axis=-1, keepdims=True), ops.minimum(ties, 1.0) * first
-        )
-        rest = ops.sum(others, axis=-1, keepdims=True) + ties * first
+        log_p, p, log_first, second, rest = _ranked(inputs)
         # Rounding alone makes a probability zero; the logarithm stays finite.
         floor = 1e-10
         return ops.concatenate(
@@ -50,6 +39,63 @@ class ConfidenceFeatures(layers.Layer):
     def compute_output_shape(self, input_shape):
         """[b, 5]."""
         return (*input_shape[:-1], 5)
+
+
+def _ranked(logits):
+    """The first and what is beside it, in operations that TensorFlow Lite delegates.
+
+    Returns:
+        log p and p, [b, classes]; log p₁, p₂ and 1 − p₁, [b, 1]. The last is summed up
+        from the others, so that 1e-9 differs from 1e-12.
+    """
+    log_p = ops.log_softmax(logits)
+    p = ops.exp(log_p)
+    log_first = ops.max(log_p, axis=-1, keepdims=True)
+    is_first = log_p >= log_first
+    others = ops.where(is_first, 0.0, p)
+    # Of several equal largest, which coarse logits have often, one is the first.
+    firsts = ops.sum(ops.where(is_first, 1.0, 0.0), axis=-1, keepdims=True)
+    ties, first = firsts - 1.0, ops.exp(log_first)
+    second = ops.maximum(
+        ops.max(others, axis=-1, keepdims=True), ops.minimum(ties, 1.0) * first
+    )
+    rest = ops.sum(others, axis=-1, keepdims=True) + ties * first
+    return log_p, p, log_first, second, rest
+
+
+@keras.saving.register_keras_serializable("epnet_tf")
+class LackOfConfidence(layers.Layer):
+    """1 − p₁, what the most probable class lacks: logits [b, classes] to [b, 1]."""
+
+    def call(self, inputs):
+        """Lack [b, 1] of logits [b, classes]."""
+        return _ranked(inputs)[-1]
+
+    def compute_output_shape(self, input_shape):
+        """[b, 1]."""
+        return (*input_shape[:-1], 1)
+
+
+@keras.saving.register_keras_serializable("epnet_tf")
+class StopBelow(layers.Layer):
+    """A limit less its input [b, 1]: above 0 where the input is below the limit.
+
+    The limit is no trainable weight; until it is set it is 0, which nothing is below.
+    """
+
+    def build(self, input_shape):
+        """Makes the limit."""
+        self.limit = self.add_weight(
+            (1,), initializer="zeros", trainable=False, name="limit"
+        )
+
+    def call(self, inputs):
+        """Stop values [b, 1]."""
+        return self.limit - inputs
+
+    def compute_output_shape(self, input_shape):
+        """As the input's."""
+        return input_shape
 
 
 @keras.saving.register_keras_serializable("epnet_tf")
@@ -183,6 +229,32 @@ class PaperController(Recipe):
         for i, units in enumerate(self.f_cat[:-1], start=1):
             x = _fc_bn_relu(x, units, f"f_cat_{i}")
         return keras.Model(inputs, _stop(x), name=name)
+
+
+@keras.saving.register_keras_serializable("epnet_tf")
+@dataclasses.dataclass(frozen=True)
+class ConfidenceThreshold(Recipe):
+    """No controller: an exit stops what its classifier is sure enough of.
+
+    Its stop value is the largest softmax probability less a threshold, computed as
+    (1 − threshold) − (1 − probability), since float32 has no 1 − 1e-9. There is nothing
+    to train; `EPNet.with_thresholds` sets the thresholds.
+    """
+
+    def build(self, name: str, channels: int, num_classes: int, beta_range=None):
+        """Makes what decides at one exit; see `Controller.build`.
+
+        Raises:
+            ValueError: If there is a range of β, which thresholds know nothing of.
+        """
+        if beta_range:
+            raise ValueError(
+                "Expected thresholds for one beta. Received: "
+                f"beta_range={tuple(beta_range)}."
+            )
+        inputs = _inputs(channels, num_classes, None)
+        lack = _float32(LackOfConfidence, name="lack")(inputs[1])
+        return keras.Model(inputs, _float32(StopBelow, name="stop")(lack), name=name)
 
 
 def _float32(layer_class, *args, **kwargs):

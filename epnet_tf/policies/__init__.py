@@ -24,6 +24,7 @@ from epnet_tf.policies.rules import (
     softmax_gate_tuned,
     softmax_per_exit,
     static,
+    tuned_confidence,
 )
 from epnet_tf.policies.selection import select_exits
 
@@ -48,4 +49,5 @@ __all__ = [
     "softmax_per_exit",
     "static",
     "stop_logits",
+    "tuned_confidence",
 ]

@@ -71,7 +71,8 @@ def refit(
         for m, f in zip(states.pooled, wanted.pooled, strict=True)
     )
     states = ExitStates(pooled, logits, states.labels)
-    _train_controllers(fitted, states, seed)
+    if fitted.confidence is None:  # Thresholds stay: logits are as they were.
+        _train_controllers(fitted, states, seed)
     return fitted
 
 

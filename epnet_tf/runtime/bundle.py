@@ -128,20 +128,24 @@ def preprocessing_for(shape: tuple[int, ...], crop: bool) -> Preprocessing | Non
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """When to stop: where an exit's stop logit exceeds `threshold`.
+    """When to stop: where an exit's `stop_NN` exceeds `threshold`.
 
     Attributes:
-        type: `controller`.
-        threshold: Of the stop logit.
-        beta: Cost sensitivity that the controllers were trained for, percentage points
-            per MAC.
-        beta_range: Instead of `beta`: lowest and highest value of the input `beta`.
+        type: `controller`, whose stop logit it is; or `threshold`: there it is the
+            largest softmax probability less the exit's `confidence`.
+        threshold: Of `stop_NN`.
+        beta: Cost sensitivity that the controllers were trained for, or thresholds
+            tuned for, percentage points per MAC.
+        beta_range: Instead of `beta`: lowest and highest value of the input `beta`;
+            only of controllers.
+        confidence: Of type `threshold`: a probability for each exit but the last.
     """
 
     type: str
     threshold: float
     beta: float | None = None
     beta_range: tuple[float, float] | None = None
+    confidence: tuple[float, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -390,10 +394,8 @@ def _check(manifest: Manifest, path: str | os.PathLike) -> None:
         problem = "it lists no segments and no exits"
     elif any(pathlib.PurePath(file).name != file for file in files):
         problem = "a model's file is outside the bundle"
-    elif manifest.policy.type != "controller":
-        problem = f"its policy is of unknown type '{manifest.policy.type}'"
-    elif (manifest.policy.beta is None) == (manifest.policy.beta_range is None):
-        problem = "its policy has not exactly one of beta and beta_range"
+    elif policy_problem := _policy_problem(manifest.policy, len(manifest.exits)):
+        problem = policy_problem
     elif manifest.input.quantization or manifest.input.dtype not in (
         "float32",
         "uint8",
@@ -408,3 +410,24 @@ def _check(manifest: Manifest, path: str | os.PathLike) -> None:
         problem = f"its pictures are to be read as {manifest.preprocessing}"
     if problem:
         raise ValueError(f"{path} cannot be used: {problem}.")
+
+
+def _policy_problem(policy: Policy, num_exits: int) -> str | None:
+    """What is wrong with a policy, if anything is."""
+    if policy.type not in ("controller", "threshold"):
+        return f"its policy is of unknown type '{policy.type}'"
+    if (policy.beta is None) == (policy.beta_range is None):
+        return "its policy has not exactly one of beta and beta_range"
+    if policy.type == "controller":
+        is_right = policy.confidence is None
+        return None if is_right else "its policy has both controllers and confidences"
+    if policy.beta_range:
+        return "its policy has thresholds for a range of beta"
+    found = policy.confidence or ()
+    # NaN compares as False.
+    if len(found) != num_exits - 1 or not all(0 <= c <= 1 for c in found):
+        return (
+            f"its policy has not {num_exits - 1} confidences from 0 to 1, one for each "
+            f"exit but the last: {list(found)}"
+        )
+    return None

@@ -41,7 +41,7 @@ class ControllerTrainer(ExitTrainer):
         super().__init__(model, dtype="float32", **kwargs)
         if model.num_exits < 2:
             raise ValueError("Expected a model with 2 exits or more. Received: 1 exit.")
-        check_betas(beta, model.beta_range)
+        check_betas(beta, model)
         self.controllers = [
             model.get_layer(f"controller_{i:02d}") for i in range(1, model.num_exits)
         ]
@@ -157,22 +157,26 @@ class ControllerTrainer(ExitTrainer):
         return ops.concatenate(stops, axis=-1)
 
 
-def check_betas(
-    betas: float | Sequence[float] | None, beta_range: tuple[float, float] | None
-) -> None:
-    """Checks the β that controllers are to be trained for.
+def check_betas(betas: float | Sequence[float] | None, model: keras.Model) -> None:
+    """Checks the β that a model's controllers are to be trained for.
 
     Args:
         betas: One cost sensitivity or several, percentage points per MAC, or None.
-        beta_range: The model's range, or None.
+        model: The `EPNet`.
 
     Raises:
-        ValueError: If β is missing without a range, superfluous with one, or negative.
+        ValueError: If the model has thresholds instead of controllers, or β is missing
+            without a range, superfluous with one, or negative.
     """
-    if (betas is None) != (beta_range is not None):
+    if model.confidence is not None:
+        raise ValueError(
+            "Expected a model with controllers, such as with_new_controllers("
+            f"Controller()) makes. Received: '{model.name}' with thresholds instead."
+        )
+    if (betas is None) != (model.beta_range is not None):
         raise ValueError(
             "Expected a beta for a model without beta_range, and none with it. "
-            f"Received: beta={betas}, beta_range={beta_range}."
+            f"Received: beta={betas}, beta_range={model.beta_range}."
         )
     for beta in [] if betas is None else np.atleast_1d(betas):
         objective.check_beta(beta)

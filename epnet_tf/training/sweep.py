@@ -42,7 +42,7 @@ class ControllerSweep(Stage):
     ):
         super().__init__()
         self.built = True  # All variables are made here.
-        check_betas(betas, model.beta_range)
+        check_betas(betas, model)
         self.betas = () if betas is None else tuple(float(beta) for beta in betas)
         for beta in self.betas:
             objective.warn_of_beta(beta, model.exit_costs.full)

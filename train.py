@@ -69,7 +69,8 @@ _BACKBONE = flags.DEFINE_string(
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
-    "Of a network of keras.applications: imagenet (default), none, or a file.",
+    "Of a network of keras.applications: imagenet (default), none, or a file; of our "
+    "own backbones: none (default), or classifiers.keras of a run to go on from.",
 )
 _FREEZE = flags.DEFINE_bool(
     "freeze", None, "Train heads alone; the network does not change by a bit."
@@ -120,6 +121,12 @@ _EXIT_WEIGHT_POWER = flags.DEFINE_float(
     "Weigh the cross-entropy of exit i by i to this power in stage one; default: 0, "
     "the paper's plain sum.",
     lower_bound=0.0,
+)
+_EQUILIBRIUM = flags.DEFINE_bool(
+    "equilibrium",
+    None,
+    "In stage one, let each layer of the network follow the mean of the gradients of "
+    "the exits behind it, in place of their sum; default: on cifar10.",
 )
 _PRECISION = flags.DEFINE_enum(
     "precision",
@@ -176,6 +183,7 @@ def main(_) -> None:
             controller_epochs=_CONTROLLER_EPOCHS.value,
             recompose=_RECOMPOSE.value,
             exit_weight_power=_EXIT_WEIGHT_POWER.value,
+            equilibrium=_EQUILIBRIUM.value,
             weights=_WEIGHTS.value,
             exits=_EXITS.value,
             freeze=_FREEZE.value,

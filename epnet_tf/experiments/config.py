@@ -79,8 +79,11 @@ class Schedule:
             from the same training digits or garments (of data sets that can).
         exit_weight_power: Stage one weighs the cross-entropy of exit i by i to this
             power; 0 is the paper's plain sum (4.3).
+        equilibrium: Whether stage one balances the exits' gradients in the main branch
+            (`epnet_tf.training.gradient_shares`).
         weights: What a network of `keras.applications` starts from: `imagenet`, `none`
-            or a file; None for ImageNet's.
+            or a file; None for ImageNet's. For our own backbones, an `EPNet` in a
+            .keras file to go on from, or None.
         exits: Where exits go: a number, `all`, names of layers with commas between, or
             `auto` for those of all that pay, at most 8 or as `auto:NUMBER` says; None
             for all.
@@ -97,6 +100,7 @@ class Schedule:
     controller_epochs: int
     recompose: bool = False
     exit_weight_power: float = 0.0
+    equilibrium: bool = False
     weights: str | None = None
     exits: str | None = None
     freeze: bool = False

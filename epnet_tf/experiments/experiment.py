@@ -28,7 +28,7 @@ from epnet_tf.experiments.config import (
 from epnet_tf.experiments.stage_two import model_file, range_file
 from epnet_tf.files import write_whole
 from epnet_tf.model import BACKBONES, EPNet, pretrained
-from epnet_tf.model.loading import save_model
+from epnet_tf.model.loading import save_model, take_weights
 from epnet_tf.model.states import ExitStates, StoredStates, compute_states
 from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 from epnet_tf.training.distributed import fit_distributed, is_chief
@@ -270,6 +270,7 @@ def _fit(phase: _Phase, model: EPNet, name: str) -> EPNet:
             model,
             depth_weights(model.num_exits, schedule.exit_weight_power),
             frozen_statistics=name == "fine_tuning",
+            equilibrium=schedule.equilibrium,
         )
         trainer.compile(_classifier_optimizer(schedule, steps))
         epoch = checkpoint.restore(trainer)
@@ -392,7 +393,8 @@ def build_model(
             or a .keras file, whose model gets the raw values.
         dataset: The data set.
         weights: `imagenet` (also None), `none` or a file, for a network of
-            `keras.applications`.
+            `keras.applications`; for a name in `BACKBONES`, an `EPNet` on it in a
+            .keras file to go on from: see `take_weights`.
         **kwargs: Further arguments of `EPNet`.
 
     Returns:
@@ -401,33 +403,36 @@ def build_model(
     Raises:
         ValueError: If there is no such backbone, or it does not take such images.
     """
-    is_random = backbone in BACKBONES or weights == pretrained.NO_WEIGHTS
+    is_ours = backbone in BACKBONES
+    is_random = weights == pretrained.NO_WEIGHTS or (is_ours and weights is None)
     if kwargs.get("frozen") and is_random:
         raise ValueError(
-            "Expected to freeze a network that has been trained: one of "
-            "keras.applications with its weights, or a .keras file. "
-            f"Received: '{backbone}', whose weights are random."
+            "Expected to freeze a network that has been trained: one with weights, or "
+            f"a .keras file. Received: '{backbone}', whose weights are random."
         )
     if backbone in pretrained.names():
         network = pretrained.pretrained(
             backbone, dataset.image_shape, weights or pretrained.IMAGENET
         )
         return EPNet(network, dataset.num_classes, **kwargs)
-    if weights is not None:
-        raise ValueError(
-            "Expected weights for a network of keras.applications, such as "
-            f"MobileNetV3Small. Received: weights={weights} for '{backbone}'."
-        )
-    if backbone not in BACKBONES:
+    if not is_ours:
+        if weights is not None:
+            raise ValueError(
+                "Expected weights for a network with a name, such as resnet10 or "
+                f"MobileNetV3Small. Received: weights={weights} for '{backbone}'."
+            )
         return EPNet(_load_backbone(backbone, dataset), dataset.num_classes, **kwargs)
     mean, variance = data.pixel_moments(dataset.train)
     preprocessing = keras.layers.Normalization(mean=mean, variance=variance)
-    return EPNet(
+    model = EPNet(
         BACKBONES[backbone](dataset.image_shape),
         dataset.num_classes,
         preprocessing=preprocessing,
         **kwargs,
     )
+    if weights not in (None, pretrained.NO_WEIGHTS):
+        take_weights(model, weights)
+    return model
 
 
 def _load_backbone(file: str, dataset: data.Dataset) -> keras.Model:

@@ -488,7 +488,7 @@ class EPNet(keras.Model):
             for number, layer in enumerate(chosen.exit_layers, start=1)
         }
         renamed = {}
-        for layer in source._head_layers():
+        for layer in source.head_layers():
             kind, ending = layer.name[:-3], layer.name[-3:]
             if ending in numbers:
                 renamed[layer.name] = kind + numbers[ending]
@@ -524,8 +524,8 @@ class EPNet(keras.Model):
         }
         return type(self)(backbone, self.num_classes, **(arguments | changes))
 
-    def _head_layers(self) -> list:
-        """The layers that are not the backbone's."""
+    def head_layers(self) -> list:
+        """The layers that are not the backbone's: classifiers and controllers."""
         backbone = {
             node.operation.name for node in graph.ancestors([self._parts.output])
         }
@@ -538,7 +538,7 @@ class EPNet(keras.Model):
     def _frozen_heads(self) -> list[str]:
         """Layers of heads that are not trained: `logits_01`, `controller_01/hidden`."""
         frozen = []
-        for layer in self._head_layers():
+        for layer in self.head_layers():
             inner = layer.layers if graph.is_graph(layer) else []
             parts = {layer.name: layer} | {f"{layer.name}/{x.name}": x for x in inner}
             frozen += [k for k, v in parts.items() if v.weights and not v.trainable]

@@ -1,6 +1,7 @@
 """Models from files, and to files."""
 
 import os
+import pathlib
 
 import keras
 
@@ -34,3 +35,36 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     """
     with write_whole(path) as temporary:
         model.save(temporary)
+
+
+def take_weights(model: keras.Model, path: str | os.PathLike) -> None:
+    """Gives an EPNet the weights of another one on the same backbone.
+
+    Heads of another kind stay as they are, and all heads if exits are elsewhere.
+
+    Args:
+        model: An `EPNet`.
+        path: A .keras file with the other.
+
+    Raises:
+        ValueError: If there is no such file, or its main branch is another.
+    """
+    if not pathlib.Path(path).is_file():
+        raise ValueError(
+            f"Expected as weights a .keras file with an EPNet. Received: '{path}', "
+            "which does not exist."
+        )
+    source = load_model(path)
+    known = {layer.name: layer for layer in source.layers}
+    heads = {layer.name for layer in model.head_layers()}
+    for layer in model.layers:
+        if layer.name in heads and source.exit_layers != model.exit_layers:
+            continue
+        values = known[layer.name].get_weights() if layer.name in known else []
+        if [v.shape for v in values] == [w.shape for w in layer.weights]:
+            layer.set_weights(values)
+        elif layer.name not in heads:
+            raise ValueError(
+                f"Expected as weights an EPNet with the main branch of '{model.name}'. "
+                f"Received: '{path}', whose layer '{layer.name}' is missing or another."
+            )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from epnet_tf.model import graph
 from epnet_tf.model.states import split_state_model
 from epnet_tf.training.stage import num_replicas
 from epnet_tf.training.trainer import ExitTrainer
@@ -28,6 +29,27 @@ def depth_weights(num_exits: int, power: float) -> list[float]:
     return [num_exits * p / sum(powers) for p in powers]
 
 
+def gradient_shares(main_branch: keras.Model) -> dict[str, float]:
+    """What gradient equilibrium leaves of the gradients of the main branch's layers.
+
+    A layer is pulled by the losses of all exits behind it: the first ones of a resnet12
+    by twelve, the last ones by one. Equilibrium (Li et al., ICCV 2019, section 3.2)
+    gives each exit 1/k of what reaches a layer with k exits behind it, and hands on
+    (k − 1)/k: telescoped, the mean of these k gradients in place of their sum.
+
+    Args:
+        main_branch: A functional model from images to what each exit reads.
+
+    Returns:
+        1/k by the name of each layer, as it is called in the model's graph.
+    """
+    exits_behind: dict[str, int] = {}
+    for features in main_branch.outputs:
+        for name in {n.operation.name for n in graph.ancestors([features])}:
+            exits_behind[name] = exits_behind.get(name, 0) + 1
+    return {name: 1 / count for name, count in exits_behind.items()}
+
+
 @keras.saving.register_keras_serializable("epnet_tf")
 class ClassifierTrainer(ExitTrainer):
     """Trains main branch and classifiers by the sum of their cross-entropies (4.3).
@@ -39,6 +61,9 @@ class ClassifierTrainer(ExitTrainer):
     Args:
         model: The `EPNet` that is trained in place.
         exit_weights: Weights of the N cross-entropies; None for 1 each.
+        equilibrium: Whether each layer of the main branch follows the mean of the
+            gradients of the exits behind it, in place of their sum
+            (`gradient_shares`).
         frozen_statistics: Whether the main branch runs as in inference while it is
             trained: its batch normalizations keep their statistics and it drops
             nothing. For fine-tuning a pretrained network with a small learning rate.
@@ -52,6 +77,7 @@ class ClassifierTrainer(ExitTrainer):
         model: keras.Model,
         exit_weights: Sequence[float] | None = None,
         frozen_statistics: bool = False,
+        equilibrium: bool = False,
         **kwargs,
     ):
         super().__init__(model, **kwargs)
@@ -62,6 +88,7 @@ class ClassifierTrainer(ExitTrainer):
             )
         self.exit_weights = tuple(exit_weights) if exit_weights else None
         self.frozen_statistics = frozen_statistics
+        self.equilibrium = equilibrium
         self.main_branch, self.heads = split_state_model(model)
         self.accuracy = keras.metrics.Mean(name="accuracy")
         self.exits_accuracy = keras.metrics.Mean(name="exits_accuracy")
@@ -77,6 +104,20 @@ class ClassifierTrainer(ExitTrainer):
         if not (training and (self.model.frozen or self.frozen_statistics)):
             return self.states(inputs, training=training)
         return self.heads(self.main_branch(inputs, training=False), training=True)
+
+    def adjusted(self, gradients):
+        """The gradients, those of the main branch in equilibrium if it is asked for."""
+        if not self.equilibrium:
+            return gradients
+        shares = {
+            id(weight): share
+            for name, share in gradient_shares(self.main_branch).items()
+            for weight in self.main_branch.get_layer(name).weights
+        }
+        return [
+            gradient if gradient is None else gradient * shares.get(id(weight), 1)
+            for gradient, weight in zip(gradients, self.trainable_weights, strict=True)
+        ]
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -104,4 +145,5 @@ class ClassifierTrainer(ExitTrainer):
         return super().get_config() | {
             "exit_weights": self.exit_weights,
             "frozen_statistics": self.frozen_statistics,
+            "equilibrium": self.equilibrium,
         }

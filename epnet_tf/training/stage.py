@@ -42,7 +42,7 @@ class Stage(keras.Model):
         gradients = tape.gradient(scaled_loss, weights)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = _overflowing_together(gradients)
-        self.optimizer.apply(gradients, weights)
+        self.optimizer.apply(self.adjusted(gradients), weights)
         self._report_loss(loss, x)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
@@ -53,6 +53,10 @@ class Stage(keras.Model):
         loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
         self._report_loss(loss, x)
         return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def adjusted(self, gradients: list) -> list:
+        """The gradients of `trainable_weights` as the optimizer gets them: as is."""
+        return gradients
 
     def mean_loss(self, losses, sample_weight):
         """Mean of the images' (weighted) losses; each replica gives its share.

@@ -126,7 +126,7 @@ _EQUILIBRIUM = flags.DEFINE_bool(
     "equilibrium",
     None,
     "In stage one, let each layer of the network follow the mean of the gradients of "
-    "the exits behind it, in place of their sum; default: on cifar10.",
+    "the exits behind it, in place of their sum.",
 )
 _PRECISION = flags.DEFINE_enum(
     "precision",

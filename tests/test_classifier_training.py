@@ -12,7 +12,7 @@ from keras import layers
 from small_models import small_backbone, small_epnet, small_images
 
 import epnet_tf
-from epnet_tf.training.classifiers import depth_weights
+from epnet_tf.training.classifiers import depth_weights, gradient_shares
 
 IMAGES, LABELS = small_images()
 
@@ -63,6 +63,30 @@ def test_exit_weights():
     assert found["loss"] == pytest.approx(expected, rel=1e-4)
     with pytest.raises(ValueError, match=r"Expected 3 exit_weights.*Received: 2"):
         epnet_tf.ClassifierTrainer(model, [1.0, 2.0])
+
+
+def test_equilibrium_shares_a_layer_among_the_exits_behind_it():
+    shares = gradient_shares(epnet_tf.ClassifierTrainer(small_epnet()).main_branch)
+    assert shares["block1_conv1"] == pytest.approx(1 / 3)
+    assert shares["block1_conv2"] == shares["block2_conv1"] == 1 / 2
+    assert shares["block2_conv2"] == shares["block3_conv2"] == 1
+
+
+def test_a_step_in_equilibrium():
+    """Main branches move by their share of the plain sum's step, heads all the way."""
+    moved = []
+    for equilibrium in (False, True):
+        model = small_epnet()
+        trainer = epnet_tf.ClassifierTrainer(model, equilibrium=equilibrium)
+        trainer.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+        layers_ = ("block1_conv1", "block2_conv1", "block3_conv2", "logits_01")
+        before = [model.get_layer(name).get_weights()[0] for name in layers_]
+        trainer.train_on_batch(IMAGES, LABELS)
+        after = [model.get_layer(name).get_weights()[0] for name in layers_]
+        moved.append([b - a for a, b in zip(before, after, strict=True)])
+    for plain, balanced, share in zip(*moved, (1 / 3, 1 / 2, 1, 1), strict=True):
+        np.testing.assert_allclose(balanced, share * plain, rtol=1e-3, atol=1e-7)
+        assert np.abs(plain).max() > 1e-4
 
 
 def test_sample_weights():
@@ -304,12 +328,15 @@ def test_mirrored_strategy_trains_both_stages_as_one_device_does():
 
 
 def test_a_trainer_is_saved_and_loaded(tmp_path):
-    trainer = trainer_for(small_epnet(), exit_weights=[1.0, 2.0, 3.0])
+    trainer = epnet_tf.ClassifierTrainer(
+        small_epnet(), exit_weights=[1.0, 2.0, 3.0], equilibrium=True
+    )
+    trainer.compile(keras.optimizers.SGD(0.01), jit_compile=False)
     trainer.fit(IMAGES, LABELS, verbose=0)
     trainer.save(tmp_path / "trainer.keras")
     loaded = keras.saving.load_model(tmp_path / "trainer.keras")
     assert type(loaded) is epnet_tf.ClassifierTrainer
-    assert loaded.exit_weights == (1.0, 2.0, 3.0)
+    assert loaded.exit_weights == (1.0, 2.0, 3.0) and loaded.equilibrium
     assert type(loaded.model) is epnet_tf.EPNet
     assert evaluated(loaded) == pytest.approx(evaluated(trainer), rel=1e-4)
     loaded.fit(IMAGES, LABELS, verbose=0)

@@ -15,6 +15,7 @@ from epnet_tf import data
 from epnet_tf.evaluation import reports
 from epnet_tf.experiments import experiment
 from epnet_tf.experiments.checkpoint import Checkpoint
+from epnet_tf.model import PaperClassifier
 
 BETAS = (1e-4, 1.5e-4)
 
@@ -188,6 +189,27 @@ def test_exits_are_weighted_by_their_depth(inputs, tmp_path):
         for name in ("logits_01", f"logits_{after.num_exits:02d}")
     )
     assert not first.any() and last.any()
+
+
+def test_going_on_from_a_network_of_ours(inputs, tmp_path):
+    dataset, first = data.load_dataset(inputs[0]), tmp_path / "first.keras"
+    paper = experiment.build_model(
+        "resnet10", dataset, exits=3, classifier=PaperClassifier()
+    )
+    paper.save(first)
+    model = experiment.build_model("resnet10", dataset, str(first), exits=3)
+    last = f"logits_{model.num_exits:02d}"
+    for name in ("block2_conv1", "block5_bn2", "normalization", last):
+        for a, b in zip(
+            *(m.get_layer(name).get_weights() for m in (model, paper)), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+    fewer = experiment.build_model("resnet10", dataset, str(first), exits=2)
+    assert fewer.exit_layers != paper.exit_layers  # So heads are not carried over.
+    with pytest.raises(ValueError, match=r"Expected as weights a \.keras file.*absent"):
+        experiment.build_model("resnet10", dataset, "absent.keras")
+    with pytest.raises(ValueError, match="Expected as weights an EPNet with the main"):
+        experiment.build_model("densenet", dataset, str(first))
 
 
 def test_the_papers_backbone_normalizes_within():

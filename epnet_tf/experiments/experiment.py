@@ -423,7 +423,9 @@ def build_model(
             )
         return EPNet(_load_backbone(backbone, dataset), dataset.num_classes, **kwargs)
     mean, variance = data.pixel_moments(dataset.train)
-    preprocessing = keras.layers.Normalization(mean=mean, variance=variance)
+    preprocessing = keras.layers.Normalization(
+        mean=mean, variance=variance, name="normalization"
+    )
     model = EPNet(
         BACKBONES[backbone](dataset.image_shape),
         dataset.num_classes,

@@ -8,7 +8,7 @@ import keras
 from epnet_tf.files import write_whole
 
 
-def load_model(path: str):
+def load_model(path: str | os.PathLike):
     """Loads a .keras file.
 
     Args:

@@ -152,6 +152,12 @@ def test_other_files_are_told_of(tmp_path, caplog):
     assert "Left out 1 files" in caplog.text and "notes.txt" in caplog.text
 
 
+def test_pictures_of_no_class_are_told_of(tmp_path, caplog):
+    picture(0).save(fill(tmp_path) / "a.png")
+    assert len(load(tmp_path).train) == 25
+    assert "Left out 1 files" in caplog.text and "a.png" in caplog.text
+
+
 def no_classes(root):
     picture(0).save(root / "a.png")
 
@@ -167,6 +173,29 @@ def empty_class(root):
 
 def two_spellings(root):
     fill(root, classes=("cat", "Cat"))
+
+
+def a_space_at_the_end(root):
+    fill(root, classes=("cat", "cat "))
+
+
+def spaces_within(root):
+    fill(root, classes=("house cat", "House  cat"))
+
+
+def accents_in_two_ways(root):
+    fill(root, classes=("p\u00e9ch\u00e9", "pe\u0301che\u0301"))
+
+
+def a_part_without_classes(root):
+    fill(root / "train")
+    (root / "test").mkdir()
+    picture(0).save(root / "test" / "a.png")
+
+
+def two_folders_for_validation(root):
+    for part in ("train", "val", "validation"):
+        fill(root / part)
 
 
 def unknown_class(root):
@@ -187,6 +216,11 @@ def all_bad(root):
         (one_class, "2 to 50,000 classes. Received: one, 'cat'"),
         (empty_class, "of every class in .*Received: none in 'ant'"),
         (two_spellings, "spelled in one way. Received: 'Cat' and 'cat'"),
+        (a_space_at_the_end, "spelled in one way. Received: 'cat' and 'cat '"),
+        (spaces_within, "spelled in one way. Received: 'House  cat' and 'house cat'"),
+        (accents_in_two_ways, "spelled in one way"),
+        (a_part_without_classes, "a folder for each class in .*test. Received: none"),
+        (two_folders_for_validation, "one folder for each part.*'val' and 'valid"),
         (unknown_class, "classes of the training pictures. Received: 'fox'"),
         (all_bad, "pictures of every class.*none of 1 classes"),
     ],
@@ -196,6 +230,15 @@ def test_folders_that_are_no_data_set(tmp_path, make, message):
     with pytest.raises(ValueError, match=message) as raised:
         load(tmp_path, on_bad_image="skip")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a.png", "missing", "missing/photos"])
+def test_what_is_no_folder(tmp_path, name):
+    picture(0).save(tmp_path / "a.png")
+    with pytest.raises(
+        ValueError, match=r"of a folder of pictures.*Received: .*" + name
+    ):
+        load(tmp_path / name)
 
 
 def test_a_hundred_thousand_classes():

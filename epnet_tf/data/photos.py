@@ -4,6 +4,7 @@ import glob
 import io
 import os
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -193,11 +194,7 @@ def _is_pattern(name: str) -> bool:
 
 
 def _find_in_folder(name: str) -> Source:
-    root = pathlib.Path(name)
-    folders = _folders(root)
-    found = {_PARTS[p.name]: p for p in folders if p.name in _PARTS and _folders(p)}
-    if "train" not in found:
-        found = {"train": root}
+    found = _parts(pathlib.Path(name))
     labels = _class_names(found["train"])
     parts = {part: _pictures(folder, labels) for part, folder in found.items()}
     counts = np.bincount(parts["train"].labels, minlength=len(labels))
@@ -207,6 +204,26 @@ def _find_in_folder(name: str) -> Source:
             f"{found['train']}. Received: none in '{labels[int(counts.argmin())]}'."
         )
     return Source(labels, parts)
+
+
+def _parts(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folders of the parts; the folder itself, if it is not divided."""
+    named = [folder for folder in _folders(root) if folder.name in _PARTS]
+    if not any(folder.name == "train" and _folders(folder) for folder in named):
+        return {"train": root}
+    found: dict[str, pathlib.Path] = {}
+    for folder in named:
+        other = found.setdefault(_PARTS[folder.name], folder)
+        if other != folder:
+            raise ValueError(
+                f"Expected in {root} one folder for each part. "
+                f"Received: '{other.name}' and '{folder.name}'."
+            )
+        if not _folders(folder):
+            raise ValueError(
+                f"Expected a folder for each class in {folder}. Received: none."
+            )
+    return found
 
 
 def _folders(root: pathlib.Path) -> list[pathlib.Path]:
@@ -225,8 +242,8 @@ def check_classes(names: Sequence[str], what: str) -> None:
     """Checks the names of classes.
 
     Raises:
-        ValueError: If there are fewer than two or too many, or two differ in case
-            alone.
+        ValueError: If there are fewer than two or too many, or two differ in case,
+            spaces or the way that an accent is written alone.
     """
     if not 2 <= len(names) <= _MAX_CLASSES:
         found = f"one, '{names[0]}'" if len(names) == 1 else f"{len(names):,}"
@@ -235,7 +252,8 @@ def check_classes(names: Sequence[str], what: str) -> None:
         )
     spelled: dict[str, str] = {}
     for name in names:
-        other = spelled.setdefault(name.casefold(), name)
+        plain = " ".join(unicodedata.normalize("NFC", name).casefold().split())
+        other = spelled.setdefault(plain, name)
         if other != name:
             raise ValueError(
                 f"Expected {what}, spelled in one way. "
@@ -248,7 +266,8 @@ def _pictures(root: pathlib.Path, labels: Sequence[str]) -> Pictures:
     number = {name: i for i, name in enumerate(labels)}
     places: list[str] = []
     classes: list[int] = []
-    others: list[str] = []
+    # Pictures beside the folders of classes are of none.
+    others = [str(file) for file in sorted(root.iterdir()) if _is_picture(file.name)]
     for folder in _folders(root):
         if folder.name not in number:
             raise ValueError(
@@ -259,19 +278,23 @@ def _pictures(root: pathlib.Path, labels: Sequence[str]) -> Pictures:
             below[:] = sorted(d for d in below if not d.startswith("."))
             for file in sorted(f for f in files if not f.startswith(".")):
                 full = os.path.join(path, file)
-                if file.lower().endswith(ENDINGS):
+                if _is_picture(file):
                     places.append(full)
                     classes.append(number[folder.name])
                 else:
                     others.append(full)
     if others:
         logging.warning(
-            "Left out %d files that are not %s, such as %s.",
+            "Left out %d files that are not %s in the folder of a class, such as %s.",
             len(others),
             ", ".join(ENDINGS),
             others[0],
         )
     return Pictures(places, np.array(classes, np.int32))
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(ENDINGS) and not name.startswith(".")
 
 
 def _find_in_records(pattern: str) -> Source:

@@ -39,6 +39,16 @@ test-slow: install
 test-runtime: install
 	$(RUN) -m pytest -m slow tests/test_installation.py
 
+# Every command and code block of README and the pages, in small.
+.PHONY: test-documents
+test-documents: install
+	$(RUN) -m pytest -m "slow or not slow" --durations=0 tests/test_documents.py
+
+# The site, as plain files in build/site.
+.PHONY: docs
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 lint: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .

@@ -23,6 +23,9 @@ from epnet_tf.data.split import Split
 # What photos are brought to where nothing else is said.
 DEFAULT_SHAPE = (96, 96, 3)
 
+# Images of `digits` to train on, to validate on, and to test on.
+_DIGITS_COUNTS = (12_000, 1_500, 2_000)
+
 # Stage one sees the compositions of the epochs from 0 on, and never comes to this one,
 # nor, for further draws, to every millionth after it.
 _NO_EPOCH = -1
@@ -239,10 +242,11 @@ def _digits(seed: int) -> Dataset:
     """More images than source digits: each digit is in several compositions."""
     images, labels = sources.read_digits()
     order = _random_order(len(images), seed)
-    counts = (12_000, 1_500, 2_000)
     parts = [
         (images[part], labels[part], count)
-        for part, count in zip(np.split(order, [-700, -400]), counts, strict=True)
+        for part, count in zip(
+            np.split(order, [-700, -400]), _DIGITS_COUNTS, strict=True
+        )
     ]
     return _of_compositions(
         "digits",

@@ -14,7 +14,7 @@ from absl import flags
 import epnet_tf
 from epnet_tf import cli
 from epnet_tf.quantization import names
-from epnet_tf.runtime import bundle
+from epnet_tf.runtime import bundle, units
 from epnet_tf.runtime.metrics import measured
 
 _MODEL = flags.DEFINE_string("model", None, "The trained model, a .keras file.")
@@ -103,11 +103,13 @@ def _rows(manifest, metrics) -> list[str]:
         policies["before refit"] = metrics.before_refit.bundle
     policies["bundle"] = metrics.bundle
     lines = [
-        f"{'':14s}{'accuracy':>10s}{'benefit':>10s}{'mean MACs':>12s}{'of full':>9s}"
+        f"{'':14s}{'accuracy':>10s}{'benefit':>10s}"
+        f"{'mean ' + units.name(manifest.paid_unit):>12s}{'of full':>9s}"
     ]
     lines += [
         f"{name:14s}{row.accuracy:10.2%}{row.benefit:10.2f}"
-        f"{row.mean_macs / 1e6:10.2f} M{row.mean_macs / manifest.full_macs:9.1%}"
+        f"{units.shown(row.mean_paid, manifest.paid_unit):>12s}"
+        f"{row.mean_paid / manifest.paid_in_full:9.1%}"
         for name, row in policies.items()
     ]
     return [

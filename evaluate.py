@@ -19,7 +19,16 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder with the .npz files; default: EPNET_DATA_DIR."
 )
 _BETA = flags.DEFINE_multi_float(
-    "beta", [], "Cost sensitivity instead of the paper's, points per multiply-add."
+    "beta",
+    [],
+    "Cost sensitivity instead of the paper's, points per multiply-add, or per unit of "
+    "--costs.",
+)
+_COSTS = flags.DEFINE_string(
+    "costs",
+    None,
+    "JSON file of what leaving through each exit costs, instead of multiply-adds; "
+    "default: what train.py was given.",
 )
 _SEEDS = flags.DEFINE_integer(
     "seeds", 3, "Trainings of the controllers to average.", lower_bound=1
@@ -27,8 +36,8 @@ _SEEDS = flags.DEFINE_integer(
 _BUDGET = flags.DEFINE_multi_string(
     "budget",
     [],
-    "Mean multiply-adds to promise, such as 10e6 or 45% of the full network; needs a "
-    "folder that train.py --beta_range filled.",
+    "Mean multiply-adds to promise, such as 10e6 or 45% of the full network, or with "
+    "--costs such as 1.5ms; needs a folder that train.py --beta_range filled.",
 )
 _MAX_ACCURACY_DROP = flags.DEFINE_multi_float(
     "max_accuracy_drop",
@@ -54,6 +63,7 @@ def main(_) -> None:
             _SEEDS.value,
             tuple(_BUDGET.value),
             tuple(_MAX_ACCURACY_DROP.value),
+            _COSTS.value,
         )
     files = sorted(results.glob("*/report.json"))
     together = [json.loads(file.read_text()) for file in files]

@@ -13,6 +13,7 @@ import os
 from absl import flags
 
 from epnet_tf import cli, cluster
+from epnet_tf.runtime import cost_table
 
 _DATASET = flags.DEFINE_string(
     "dataset",
@@ -39,16 +40,22 @@ _DATA_DIR = flags.DEFINE_string(
 _BETA = flags.DEFINE_multi_float(
     "beta",
     None,
-    "Cost sensitivity, percentage points per multiply-add: at 1e-6 ten million of them "
-    "are worth 10 points of accuracy. Default: 5e-7 and 1e-6 for the named data sets, "
-    "both ends and the middle of --beta_range, otherwise those at which the whole "
-    "network costs 3 and 10 points.",
+    "Cost sensitivity, percentage points per multiply-add, or per unit of --costs: at "
+    "1e-6 ten million are worth 10 points of accuracy. Default: both ends and the "
+    "middle of --beta_range; 5e-7 and 1e-6 for the named data sets, without --costs; "
+    "otherwise those at which the whole network costs 3 and 10 points.",
 )
 _BUDGET = flags.DEFINE_multi_string(
     "budget",
     None,
-    "Instead of a beta: mean multiply-adds to promise, such as 30M, or a share of the "
-    "full network, such as 45%.",
+    "Instead of a beta: mean multiply-adds to promise, such as 30M, or with --costs "
+    "such as 1.5ms, or a share of the full network, such as 45%.",
+)
+_COSTS = flags.DEFINE_string(
+    "costs",
+    None,
+    "JSON file of what leaving through each exit costs, instead of multiply-adds: from "
+    "python -m epnet_tf.measure_costs, the app's benchmark, or your own.",
 )
 _MAX_ACCURACY_DROP = flags.DEFINE_multi_float(
     "max_accuracy_drop",
@@ -153,6 +160,7 @@ def main(_) -> None:
     image_size = _parse_size(_IMAGE_SIZE.value)
     if any(not beta >= 0 for beta in _BETA.value or ()):
         raise ValueError(f"Expected --beta >= 0. Received: {_BETA.value}.")
+    costs = cost_table.read_costs(_COSTS.value) if _COSTS.value else None
 
     workers = cluster.read_tf_config() if _DISTRIBUTE.value == "multi_worker" else None
 
@@ -167,7 +175,9 @@ def main(_) -> None:
     betas = _BETA.value or ()
     if not betas and beta_range:
         betas = curve.curve_betas(beta_range, 3)
-    elif not (betas or budgets or drops) and _DATASET.value in experiment.SCHEDULES:
+    elif not (betas or budgets or drops or costs) and (
+        _DATASET.value in experiment.SCHEDULES
+    ):
         betas = (5e-7, 1e-6)
     if _DETERMINISTIC.value:
         tf.config.experimental.enable_op_determinism()
@@ -199,6 +209,7 @@ def main(_) -> None:
         precision=_PRECISION.value,
         budgets=tuple(budgets),
         accuracy_drops=tuple(drops),
+        costs=costs,
     )
     with contextlib.ExitStack() as running:
         team = None

@@ -13,6 +13,8 @@ from epnet_tf import extras
 _HOMES = {
     "Prediction": "epnet_tf.runtime.prediction",
     "SegmentRunner": "epnet_tf.runtime.runner",
+    "CostTable": "epnet_tf.runtime.cost_table",
+    "read_costs": "epnet_tf.runtime.cost_table",
     "load_dataset": "epnet_tf.data",
     "BranchClassifier": "epnet_tf.model",
     "Controller": "epnet_tf.model",

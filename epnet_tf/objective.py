@@ -12,6 +12,8 @@ import math
 from absl import logging
 from keras import ops, random
 
+from epnet_tf.runtime import units
+
 # What running a whole network has to cost at least, in points, for early exits to pay.
 _LEAST_POINTS = 0.05
 
@@ -20,7 +22,7 @@ def check_beta(beta: float) -> None:
     """Checks a cost sensitivity.
 
     Args:
-        beta: Percentage points per MAC.
+        beta: Points per unit of cost.
 
     Raises:
         ValueError: If it is negative, infinite or no number.
@@ -29,27 +31,28 @@ def check_beta(beta: float) -> None:
         raise ValueError(f"Expected beta >= 0. Received: beta={beta}.")
 
 
-def warn_of_beta(beta: float, full_macs: float) -> None:
+def warn_of_beta(beta: float, full: float, unit: str = units.MACS) -> None:
     """Warns of a cost sensitivity at which there is nothing to decide.
 
     Args:
-        beta: Percentage points per MAC.
-        full_macs: What the whole network takes.
+        beta: Points per unit of cost.
+        full: What the whole network takes.
+        unit: Of that.
     """
-    points = beta * full_macs
+    points = beta * full
     if 0 < points < _LEAST_POINTS or points > 100.0:
         reason = (
             "more than any answer is worth" if points > 100.0 else "next to nothing"
         )
         logging.warning(
-            "At beta=%g running the whole network, %.3g M multiply-adds, costs %.2g "
-            "points: %s. From %.1g to %.1g it costs 1 to 30.",
+            "At beta=%g running the whole network, %s, costs %.2g points: %s. From "
+            "%.1g to %.1g it costs 1 to 30.",
             beta,
-            full_macs / 1e6,
+            units.spelled(full, unit),
             points,
             reason,
-            1.0 / full_macs,
-            30.0 / full_macs,
+            1.0 / full,
+            30.0 / full,
         )
 
 
@@ -74,52 +77,52 @@ def log_exit_distribution(stop_logits):
     )
 
 
-def rewards(correct, macs, beta):
+def rewards(correct, costs, beta):
     """Benefit of leaving through each exit (equation 1, for one image).
 
     Args:
         correct: bool or float [..., N]; whether each exit names the right class.
-        macs: float [N]; multiply-adds spent when leaving through each exit.
-        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+        costs: float [N]; what leaving through each exit costs, in any unit.
+        beta: Cost sensitivity in percentage points per unit; a scalar, or [..., 1].
 
     Returns:
         float32 [..., N]; percentage points.
     """
     correct = ops.cast(correct, "float32")
-    return 100.0 * correct - beta * ops.cast(macs, "float32")
+    return 100.0 * correct - beta * ops.cast(costs, "float32")
 
 
-def expected_benefit(stop_logits, correct, macs, beta):
+def expected_benefit(stop_logits, correct, costs, beta):
     """Expected benefit of each image under the stochastic policy (equation 4).
 
     Args:
         stop_logits: float [..., N − 1].
         correct: bool or float [..., N]; whether each exit names the right class.
-        macs: float [N]; multiply-adds spent when leaving through each exit.
-        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+        costs: float [N]; what leaving through each exit costs, in any unit.
+        beta: Cost sensitivity in percentage points per unit; a scalar, or [..., 1].
 
     Returns:
         float32 [...]; percentage points.
     """
     exit_probabilities = ops.exp(log_exit_distribution(stop_logits))
-    return ops.sum(exit_probabilities * rewards(correct, macs, beta), axis=-1)
+    return ops.sum(exit_probabilities * rewards(correct, costs, beta), axis=-1)
 
 
-def stakes(macs, beta):
+def stakes(costs, beta):
     """What is at stake for an image: 100 points, and the cost of the last exit.
 
     Args:
-        macs: float [N]; multiply-adds spent when leaving through each exit.
-        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+        costs: float [N]; what leaving through each exit costs, in any unit.
+        beta: Cost sensitivity in percentage points per unit; a scalar, or [..., 1].
 
     Returns:
         Percentage points, of the shape of `beta`.
     """
-    return 100.0 + beta * float(macs[-1])
+    return 100.0 + beta * float(costs[-1])
 
 
 def training_objective(
-    stop_logits, correct, macs, beta, temperature=0.0, relative=False
+    stop_logits, correct, costs, beta, temperature=0.0, relative=False
 ):
     """What controllers are trained to raise: expected benefit, and exploration.
 
@@ -130,8 +133,8 @@ def training_objective(
     Args:
         stop_logits: float [..., N − 1].
         correct: bool or float [..., N]; whether each exit names the right class.
-        macs: float [N]; multiply-adds spent when leaving through each exit.
-        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+        costs: float [N]; what leaving through each exit costs, in any unit.
+        beta: Cost sensitivity in percentage points per unit; a scalar, or [..., 1].
         temperature: What a nat of entropy is worth, as a share of the stakes.
         relative: Whether to give per cent of the stakes instead of points. Where β
             differs from image to image, high ones drown low ones otherwise; the best
@@ -140,12 +143,12 @@ def training_objective(
     Returns:
         float32 [...].
     """
-    stop, at_stake = ops.sigmoid(stop_logits), stakes(macs, beta)
+    stop, at_stake = ops.sigmoid(stop_logits), stakes(costs, beta)
     entropies = -(
         stop * ops.log_sigmoid(stop_logits)
         + (1.0 - stop) * ops.log_sigmoid(-stop_logits)
     )
-    points = expected_benefit(stop_logits, correct, macs, beta)
+    points = expected_benefit(stop_logits, correct, costs, beta)
     points += temperature * ops.sum(at_stake * entropies, axis=-1)
     return 100.0 * points / at_stake[..., 0] if relative else points
 
@@ -165,21 +168,21 @@ def first_stop(stop_logits, threshold=0.0):
     return ops.cast(ops.argmax(stops, axis=-1), "int32")
 
 
-def benefit(accuracy, mean_macs, beta):
+def benefit(accuracy, mean_cost, beta):
     """The benefit score (equation 1).
 
     Args:
         accuracy: Share of images with the right label, 0 to 1.
-        mean_macs: Mean multiply-adds spent on an image.
-        beta: Cost sensitivity in percentage points per MAC.
+        mean_cost: Mean cost of an image, in any unit.
+        beta: Cost sensitivity in percentage points per unit.
 
     Returns:
-        Percentage points: 100 · accuracy − β · mean_macs.
+        Percentage points: 100 · accuracy − β · mean_cost.
     """
-    return 100.0 * accuracy - beta * mean_macs
+    return 100.0 * accuracy - beta * mean_cost
 
 
-def reinforce_surrogate(stop_logits, correct, macs, beta, seed):
+def reinforce_surrogate(stop_logits, correct, costs, beta, seed):
     """What REINFORCE differentiates in place of `expected_benefit` (equation 2).
 
     An exit is drawn for each image; log q of that exit is weighted with its benefit
@@ -189,8 +192,8 @@ def reinforce_surrogate(stop_logits, correct, macs, beta, seed):
     Args:
         stop_logits: float [..., b, N − 1].
         correct: bool or float [..., b, N]; whether each exit names the right class.
-        macs: float [N]; multiply-adds spent when leaving through each exit.
-        beta: Cost sensitivity in percentage points per MAC; a scalar, or [..., 1].
+        costs: float [N]; what leaving through each exit costs, in any unit.
+        beta: Cost sensitivity in percentage points per unit; a scalar, or [..., 1].
         seed: A seed, or a `keras.random.SeedGenerator`.
 
     Returns:
@@ -200,7 +203,7 @@ def reinforce_surrogate(stop_logits, correct, macs, beta, seed):
     exits = log_q.shape[-1]
     drawn = random.categorical(ops.reshape(log_q, (-1, exits)), 1, seed=seed)
     drawn = ops.reshape(ops.one_hot(drawn[:, 0], exits), ops.shape(log_q))
-    gained = ops.sum(drawn * rewards(correct, macs, beta), axis=-1)
+    gained = ops.sum(drawn * rewards(correct, costs, beta), axis=-1)
     images = ops.cast(ops.shape(gained)[-1], "float32")
     # Less the mean of the others is less the mean of all, times b / (b − 1).
     centred = gained - ops.mean(gained, axis=-1, keepdims=True)

@@ -12,6 +12,7 @@ import numpy as np
 from absl import flags
 
 from epnet_tf import cli
+from epnet_tf.runtime import units
 from epnet_tf.runtime.images import read_image
 from epnet_tf.runtime.runner import SegmentRunner
 
@@ -25,7 +26,8 @@ def describe(runner: SegmentRunner, image: np.ndarray, beta: float | None) -> st
         beta: As in `SegmentRunner.predict`.
 
     Returns:
-        A line: label, probability, exit, MACs, share of the full network, time.
+        A line: label, probability, exit, MACs, what the exit costs in the bundle's
+        unit, if that is another, share of the full network, time.
     """
     # Opening segments is not part of the time.
     runner.predict(image[np.newaxis], beta)
@@ -33,12 +35,14 @@ def describe(runner: SegmentRunner, image: np.ndarray, beta: float | None) -> st
     answer = runner.predict(image[np.newaxis], beta)
     milliseconds = 1e3 * (time.perf_counter() - start)
     manifest = runner.manifest
+    paid, unit = float(manifest.paid[answer.exit[0] - 1]), manifest.paid_unit
+    costs = "" if unit == units.MACS else f"  costs {units.shown(paid, unit)}"
     return (
         f"{manifest.labels[answer.label[0]]:12s}"
         f"{answer.probabilities[0].max():7.1%}"
         f"  exit {answer.exit[0]}/{len(manifest.exits)}"
-        f"  {answer.macs[0] / 1e6:.2f} M MACs"
-        f"  {answer.macs[0] / manifest.full_macs:.0%} of full"
+        f"  {answer.macs[0] / 1e6:.2f} M MACs{costs}"
+        f"  {paid / manifest.paid_in_full:.0%} of full"
         f"  {milliseconds:.2f} ms"
     )
 

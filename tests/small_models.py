@@ -6,6 +6,7 @@ from keras import layers
 
 import epnet_tf
 from epnet_tf.model import backbones
+from epnet_tf.model.cost import ExitCosts
 
 
 def small_backbone(shape=(12, 12, 1), widths=(4, 8, 8)):
@@ -49,6 +50,11 @@ def branching_backbone():
     x = layers.Concatenate(name="join")([a, b, c])
     x = layers.Conv2D(16, 3, strides=2, activation="gelu", name="last")(x)
     return keras.Model(image, x, name="branching")
+
+
+def costing(full, unit="macs"):
+    """The costs of a network of one exit."""
+    return ExitCosts(*3 * [np.array([full])], unit)
 
 
 def feeds(images, dtype=np.float32):

@@ -70,7 +70,7 @@ def write(tmp_path):
 
 def test_costs_of_the_exits_in_milliseconds(write):
     report = device_report.read_device_report(write(REPORT))
-    np.testing.assert_allclose(report.exit_costs_ms, [0.21, 0.41, 0.61])
+    np.testing.assert_allclose(report.exit_costs_ms, [0.2, 0.4, 0.6])
     assert report.macs.tolist() == [1_000_000, 2_000_000, 3_000_000]
     assert report.layers == ("block_1", "block_2", "block_3")
     assert report.network == device_report.Latency(0.51, 0.5, 0.6)

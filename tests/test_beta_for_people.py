@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from small_models import small_epnet, small_images
+from small_models import costing, small_epnet, small_images
 from test_pretrained_experiment import config_for, inputs  # noqa: F401
 
 import epnet_tf
@@ -23,13 +23,13 @@ from epnet_tf.training import ControllerSweep
     [("30M", 30e6), ("1.5G", 1.5e9), ("200k", 2e5), ("45%", 90.0), (" 10e6 ", 10e6)],
 )
 def test_budgets_as_people_write_them(text, macs):
-    assert budget.parse_macs(text, 200) == pytest.approx(macs)
+    assert budget.parse(text, costing(200)) == pytest.approx(macs)
 
 
 @pytest.mark.parametrize("text", ["M", "-3M", "30 apples", "", "0%", "30m"])
 def test_what_is_no_budget(text):
     with pytest.raises(ValueError, match=r"30M.*Received: "):
-        budget.parse_macs(text, 200)
+        budget.parse(text, costing(200))
 
 
 @pytest.mark.parametrize(

@@ -217,13 +217,13 @@ def test_tables_of_an_experiment(finished):
 
 
 def test_picture_of_the_curve(finished):
-    (axes,) = curve.accuracy_against_macs(finished[1]).axes
+    (axes,) = curve.accuracy_against_cost(finished[1]).axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert set(lines) == {"epnet", "softmax-gate-tuned", "static", "resnet"}
     rows = finished[1]["curve"]["policies"]["epnet"]
     assert set(lines["epnet"].get_ydata()) == {100 * r["accuracy"] for r in rows}
     x = list(lines["epnet"].get_xdata())
-    assert x == sorted(x) and x[-1] == max(r["mean_macs"] for r in rows) / 1e6
+    assert x == sorted(x) and x[-1] == max(r["mean_cost"] for r in rows) / 1e6
 
 
 def test_a_range_may_be_added_to_a_folder(finished, inputs, tmp_path):

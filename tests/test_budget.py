@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from small_models import small_epnet, small_images
+from small_models import costing, small_epnet, small_images
 
 import epnet_tf
 from epnet_tf import policies
@@ -96,18 +96,18 @@ def looking_up(policy):
     """The same policy on images of `EVERYONE`, decided once: for many splits."""
     exits = policy.decide(EVERYONE)
     return policies.Policy(
-        policy.name, lambda states: exits[states.pooled[0][:, 0]], policy.macs
+        policy.name, lambda states: exits[states.pooled[0][:, 0]], policy.costs
     )
 
 
 def limited(name, policy, states):
     """What each image has of that which is limited: MACs, or points lost."""
-    if name == "meet_macs":
-        return policy.macs[policy.decide(states) - 1]
+    if name == "meet_cost":
+        return policy.costs[policy.decide(states) - 1]
     return 100.0 * budget.lost(policy, states)
 
 
-@pytest.mark.parametrize("name, wanted", [("meet_macs", 14), ("meet_accuracy_drop", 5)])
+@pytest.mark.parametrize("name, wanted", [("meet_cost", 14), ("meet_accuracy_drop", 5)])
 def test_promises_are_broken_in_at_most_5_percent_of_splits(name, wanted):
     meet, splits, rng = getattr(budget, name), 400, np.random.default_rng(1)
     gates = {gamma: looking_up(policy) for gamma, policy in GATES.items()}
@@ -124,7 +124,7 @@ def test_promises_are_broken_in_at_most_5_percent_of_splits(name, wanted):
         reached.append(true[choice.parameter])
         # What one would do without a bound: the mean of the split is enough.
         fit = np.flatnonzero(values[:, images].mean(axis=1) <= limit)
-        naive.append(values[fit[-1 if name == "meet_macs" else 0]].mean() > limit)
+        naive.append(values[fit[-1 if name == "meet_cost" else 0]].mean() > limit)
     assert np.mean(broken) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / splits)
     assert np.mean(naive) > 0.25
     # It is no empty promise: what is chosen goes a good part of the way.
@@ -133,7 +133,7 @@ def test_promises_are_broken_in_at_most_5_percent_of_splits(name, wanted):
 
 def test_a_larger_budget_buys_a_dearer_policy():
     split = EVERYONE.take(slice(1000))
-    choices = [budget.meet_macs(GATES, split, m) for m in (2e6, 4e6, 8e6, 10e6, 2e7)]
+    choices = [budget.meet_cost(GATES, split, m) for m in (2e6, 4e6, 8e6, 10e6, 2e7)]
     spent = [choice.measured for choice in choices]
     assert spent == sorted(spent) and spent[0] < spent[-1]
     assert all(c.measured < c.limit for c in choices[:3])
@@ -144,7 +144,7 @@ def test_a_larger_budget_buys_a_dearer_policy():
 def test_more_loss_allowed_buys_a_cheaper_policy():
     split = EVERYONE.take(slice(1000))
     choices = [budget.meet_accuracy_drop(GATES, split, p) for p in (0.5, 2, 5, 50)]
-    spent = [policies.score(choice.policy, split).mean_macs for choice in choices]
+    spent = [policies.score(choice.policy, split).mean_cost for choice in choices]
     assert spent == sorted(spent, reverse=True) and spent[0] > spent[-1]
     full = split.correct[:, -1].mean()
     for choice in choices:
@@ -154,7 +154,7 @@ def test_more_loss_allowed_buys_a_cheaper_policy():
 
 def test_more_images_get_nearer_to_the_budget():
     measured = [
-        budget.meet_macs(GATES, EVERYONE.take(slice(n)), 5e6).measured
+        budget.meet_cost(GATES, EVERYONE.take(slice(n)), 5e6).measured
         for n in (100, 1000, 40_000)
     ]
     assert measured == sorted(measured)
@@ -173,14 +173,14 @@ def test_lost_counts_what_only_the_full_network_gets_right():
 def test_the_error_names_the_nearest():
     split = EVERYONE.take(slice(200))
     with pytest.raises(ValueError) as raised:
-        budget.meet_macs(GATES, split, 1e6)
+        budget.meet_cost(GATES, split, 1e6)
     message = str(raised.value)
-    assert "200 images" in message and "1e+06 mean MACs" in message
+    assert "200 images" in message and "1e+06 mean cost" in message
     assert "'softmax-gate-1' at 1" in message and "which has 1e+06" in message
     nearest = float(message.split("can be promised is ")[1].split(",")[0])
-    assert budget.meet_macs(GATES, split, nearest).measured == 1e6
+    assert budget.meet_cost(GATES, split, nearest).measured == 1e6
     with pytest.raises(ValueError, match="nearest"):
-        budget.meet_macs(GATES, split, 0.99 * nearest)
+        budget.meet_cost(GATES, split, 0.99 * nearest)
     fewer = {g: GATES[g] for g in list(GATES)[:5]}
     with pytest.raises(ValueError, match="points lost; the nearest"):
         budget.meet_accuracy_drop(fewer, split, 0.1)
@@ -189,8 +189,8 @@ def test_the_error_names_the_nearest():
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        ((GATES, EVERYONE, 0), "macs=0"),
-        ((GATES, EVERYONE, math.nan), "macs=nan"),
+        ((GATES, EVERYONE, 0), "mean_cost=0"),
+        ((GATES, EVERYONE, math.nan), "mean_cost=nan"),
         ((GATES, EVERYONE, 1e6, 1.0), "confidence=1.0"),
         (({}, EVERYONE, 1e6), "0 candidates"),
         ((GATES, EVERYONE.take(slice(0)), 1e6), "0 images"),
@@ -198,20 +198,20 @@ def test_the_error_names_the_nearest():
 )
 def test_wrong_arguments(arguments, said):
     with pytest.raises(ValueError, match=said):
-        budget.meet_macs(*arguments)
+        budget.meet_cost(*arguments)
 
 
 @pytest.mark.parametrize(
     "text, macs", [("10e6", 10e6), ("45%", 9e6), (" 0.5 % ", 1e5), ("2000000", 2e6)]
 )
 def test_budgets_as_people_write_them(text, macs):
-    assert budget.parse_macs(text, 20_000_000) == pytest.approx(macs)
+    assert budget.parse(text, costing(20_000_000)) == pytest.approx(macs)
 
 
 @pytest.mark.parametrize("text", ["", "%", "much", "-1", "0", "nan", "inf", "45%%"])
 def test_wrong_budgets(text):
     with pytest.raises(ValueError, match=r"such as 45%\. Received"):
-        budget.parse_macs(text, 20_000_000)
+        budget.parse(text, costing(20_000_000))
 
 
 def test_candidates_of_a_model_for_a_range():

@@ -63,7 +63,7 @@ def test_loss_and_metrics_by_hand():
     prediction = model.classify(IMAGES)
     accuracy = (prediction.label == LABELS).mean()
     assert found["accuracy"] == pytest.approx(accuracy)
-    assert found["mean_macs"] == pytest.approx(prediction.macs.mean(), rel=1e-5)
+    assert found["mean_cost"] == pytest.approx(prediction.macs.mean(), rel=1e-5)
     benefit = 100 * accuracy - BETA * prediction.macs.mean()
     assert found["benefit"] == pytest.approx(benefit, rel=1e-4)
 
@@ -99,7 +99,7 @@ def test_training_raises_the_benefit():
     assert set(history) == {
         f"{v}{m}"
         for v in ("", "val_")
-        for m in ("loss", "benefit", "accuracy", "mean_macs")
+        for m in ("loss", "benefit", "accuracy", "mean_cost")
     }
     states, costs = states_of(model), model.exit_costs
     resnet = policies.score(policies.resnet(costs), states).benefit(BETA)
@@ -193,7 +193,7 @@ def test_a_model_for_a_range_of_beta():
     assert BETA_RANGE[0] <= betas.min() < 3e-5 and 3e-4 < betas.max() <= BETA_RANGE[1]
     found = trainer.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
     prediction = model.classify(IMAGES, beta=1e-3)
-    assert found["mean_macs_1.0e-03"] == pytest.approx(prediction.macs.mean(), rel=1e-3)
+    assert found["mean_cost_1.0e-03"] == pytest.approx(prediction.macs.mean(), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_model_for_a_range_of_beta():
     [
         ("val_benefit", np.argmax),
         ("val_accuracy", np.argmax),
-        ("val_mean_macs", np.argmin),
+        ("val_mean_cost", np.argmin),
         ("val_loss", np.argmin),
     ],
 )
@@ -224,7 +224,7 @@ def test_callbacks_know_which_way_is_better(monitor, pick):
         callbacks=[stopping, keras.callbacks.LearningRateScheduler(turn)],
         verbose=0,
     ).history
-    assert len(set(history["val_mean_macs"])) > 1
+    assert len(set(history["val_mean_cost"])) > 1
     assert stopping.best_epoch == pick(history[monitor])
 
 
@@ -232,7 +232,7 @@ def test_callbacks_for_a_range_of_beta():
     trainer = trainer_for(small_epnet(beta_range=BETA_RANGE), None)
     stopping = [
         keras.callbacks.EarlyStopping(f"val_{name}_1.0e-04")
-        for name in ("benefit", "mean_macs")
+        for name in ("benefit", "mean_cost")
     ]
     data = (states_of(trainer.model).inputs, LABELS)
     trainer.fit(*data, validation_data=data, callbacks=stopping, verbose=0)

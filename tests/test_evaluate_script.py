@@ -75,7 +75,7 @@ def test_from_a_trained_folder_to_report_and_figures(workdir, tmp_path):
         for row in rows:
             assert sum(row["exit_rates"]) == pytest.approx(1)
             assert row["benefit"] == pytest.approx(
-                100 * row["accuracy"] - row["beta"] * row["mean_macs"]
+                100 * row["accuracy"] - row["beta"] * row["mean_cost"]
             )
             assert row["benefit"] <= bound[row["beta"]] + 1e-9
     macs, share = report["promises"]

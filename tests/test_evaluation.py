@@ -176,7 +176,7 @@ def test_a_sheet_has_a_row_for_each_exit_that_was_used(tmp_path):
 
 
 def test_benefits_of_several_data_sets_are_side_by_side():
-    row = {"benefit_std": 0.1, "accuracy": 0.9, "mean_macs": 5.0}
+    row = {"benefit_std": 0.1, "accuracy": 0.9, "mean_cost": 5.0}
     rows = [{"beta": b, "benefit": 90 - b, **row} for b in (1.0, 2.0)]
     names = ("epnet", "softmax-per-exit", "static", "hindsight", "resnet")
     report = {

@@ -93,7 +93,7 @@ def test_config_and_metrics(finished, inputs):
     }  # fmt: skip
     for rows in metrics["policies"].values():
         for beta, row in zip(BETAS, rows, strict=True):
-            benefit = 100 * row["accuracy"] - beta * row["mean_macs"]
+            benefit = 100 * row["accuracy"] - beta * row["mean_cost"]
             assert row["beta"] == beta and row["seeds"] == 1
             assert row["benefit"] == pytest.approx(benefit)
             assert sum(row["exit_rates"]) == pytest.approx(1)
@@ -112,9 +112,9 @@ def test_metrics_are_what_the_saved_models_do_on_test_images(finished, inputs):
         assert row["accuracy"] == pytest.approx(
             (prediction.label == test.labels).mean()
         )
-        assert row["mean_macs"] == pytest.approx(prediction.macs.mean())
+        assert row["mean_cost"] == pytest.approx(prediction.macs.mean())
     resnet = metrics["policies"]["resnet"][0]
-    assert resnet["mean_macs"] == metrics["full_macs"]
+    assert resnet["mean_cost"] == metrics["full_macs"]
 
 
 def test_the_table_tells_wins_and_losses(finished):

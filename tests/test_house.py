@@ -20,12 +20,16 @@ FLOORS = (
     {"training", "policies", "tflite"},
     {"evaluation", "quantization"},
     {"conversion", "experiments"},
-    {"benchmark", "device_report", "run"},
+    {"benchmark", "device_report", "measure_costs", "run"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # What a device has.
-LIGHT_ROOMS = ("extras", "files", "cli", "cluster", "runtime", "run", "device_report")
-LIGHT_PACKAGES = {"absl", "ai_edge_litert", "numpy", "PIL"}
+LIGHT_ROOMS = (
+    *("extras", "files", "cli", "cluster", "runtime"),
+    *("run", "device_report", "measure_costs"),
+)
+# LiteRT brings flatbuffers.
+LIGHT_PACKAGES = {"absl", "ai_edge_litert", "flatbuffers", "numpy", "PIL"}
 STANDARD = sys.stdlib_module_names
 
 

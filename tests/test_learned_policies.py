@@ -56,7 +56,7 @@ def test_a_matched_threshold_keeps_to_the_budget(model, states):
     low, _, high = model.exit_costs.with_controllers
     for budget in (low * 0.7 + high * 0.3, low * 0.3 + high * 0.7):
         policy = policies.epnet_matched(model, weights, states, budget)
-        spent = policies.score(policy, states).mean_macs
+        spent = policies.score(policy, states).mean_cost
         assert 0.95 * budget <= spent <= budget
 
 

@@ -44,7 +44,7 @@ def test_resnet_and_its_score():
     policy = policies.resnet(COSTS)
     score = policies.score(policy, TWO)
     assert policy.decide(TWO).tolist() == [3, 3]
-    assert (policy.name, score.accuracy, score.mean_macs) == ("resnet", 0.5, 31.0)
+    assert (policy.name, score.accuracy, score.mean_cost) == ("resnet", 0.5, 31.0)
     assert score.exit_rates.tolist() == [0, 0, 1]
     assert score.benefit(0.5) == pytest.approx(50 - 15.5)
 
@@ -58,7 +58,7 @@ def test_softmax_gate(gamma, exits, macs):
     assert policy.name == f"softmax-gate-{gamma}"
     assert policy.decide(TWO).tolist() == exits
     score = policies.score(policy, TWO)
-    assert score.mean_macs == np.mean(macs)
+    assert score.mean_cost == np.mean(macs)
     right = [TWO.correct[i, e - 1] for i, e in enumerate(exits)]
     assert score.accuracy == np.mean(right)
 
@@ -67,7 +67,7 @@ def test_static_is_the_best_exit_and_pays_one_classifier():
     for beta, best in ((0.0, 2), (1.0, 2), (9.0, 1)):
         policy = policies.static(TWO, COSTS, beta)
         assert policy.name == "static" and policy.decide(TWO).tolist() == [best] * 2
-        assert np.array_equal(policy.macs, COSTS.alone)
+        assert np.array_equal(policy.costs, COSTS.alone)
 
 
 def test_confidence_differs_where_float32_probabilities_do_not():
@@ -126,7 +126,7 @@ def test_epnet_decides_as_the_model_classifies():
     assert policy.decide(states).tolist() == prediction.exit.tolist()
     score = policies.score(policy, states)
     assert score.accuracy == (prediction.label == labels).mean()
-    assert score.mean_macs == prediction.macs.mean()
+    assert score.mean_cost == prediction.macs.mean()
     assert score.exit_rates.sum() == 1
 
 

@@ -38,7 +38,7 @@ def test_a_budget_that_everyone_meets(model, states):
     macs = model.exit_costs.with_controllers[0]
     assert row["promise"] == "at most 90% multiply-adds" and row["unit"] == "MACs"
     assert row["limit"] == pytest.approx(0.9 * model.exit_costs.full)
-    for key in ("validation", "test", "mean_macs"):
+    for key in ("validation", "test", "mean_cost"):
         assert row[key] == pytest.approx(macs)
     assert row["kept"] and row["share"] == pytest.approx(macs / model.exit_costs.full)
     # Where all β spend the same, the lowest one is the dearest candidate.

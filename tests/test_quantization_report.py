@@ -15,6 +15,7 @@ from epnet_tf.runtime.prediction import ExitOutputs
 from epnet_tf.tflite import outputs
 
 MACS = np.array([10, 20, 40])
+COSTS = measure.Costs(MACS, MACS)
 BETA = 1.0
 LABELS = np.array([0, 1, 0, 1])
 GO, STOP = -1.0, 1.0
@@ -44,7 +45,7 @@ QUANTIZED = exit_outputs(
 
 @pytest.fixture
 def metrics():
-    return measure.compare(FLOAT, QUANTIZED, LABELS, MACS, BETA)
+    return measure.compare(FLOAT, QUANTIZED, LABELS, COSTS, BETA)
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_agreement(metrics):
     assert metrics.same_label == 0.5
     assert metrics.same_answer == 0.5
     assert metrics.before_refit is None
-    twin = measure.compare(FLOAT, FLOAT, LABELS, MACS, BETA, before_refit=QUANTIZED)
+    twin = measure.compare(FLOAT, FLOAT, LABELS, COSTS, BETA, before_refit=QUANTIZED)
     assert twin.same_exit == twin.same_label == twin.same_answer == 1.0
     assert twin.before_refit == BeforeRefit(metrics.bundle, 0.75, 0.5, 0.5)
 
@@ -99,7 +100,7 @@ def test_loss_is_warned_of_with_its_worst_exit(metrics):
         "model's (30.00 after 77.50); 25.00 of them are lost by images that leave "
         "through exit 2."
     )
-    fine = measure.compare(FLOAT, FLOAT, LABELS, MACS, BETA)
+    fine = measure.compare(FLOAT, FLOAT, LABELS, COSTS, BETA)
     assert report.warnings(fine) == []
     (warning,) = report.warnings(dataclasses.replace(fine, test=metrics))
     assert "on the test images" in warning
@@ -133,7 +134,7 @@ def test_report_says_what_was_measured(manifest, metrics):
     assert "before refit" not in text
     assert "test images" not in text
     both = dataclasses.replace(
-        metrics, test=measure.compare(FLOAT, QUANTIZED, LABELS, MACS, BETA, QUANTIZED)
+        metrics, test=measure.compare(FLOAT, QUANTIZED, LABELS, COSTS, BETA, QUANTIZED)
     )
     text = report.text(dataclasses.replace(manifest, metrics=both))
     assert "## 4 test images" in text

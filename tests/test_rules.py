@@ -38,7 +38,7 @@ def test_branchynet_leaves_at_low_entropy_and_pays_classifiers():
     low = -(p * np.log(p)).sum(axis=-1) < 0.3
     expected = [next((i for i in (1, 2) if x[i - 1]), 3) for x in low]
     assert policy.decide(states).tolist() == expected
-    assert np.array_equal(policy.macs, COSTS.with_classifiers)
+    assert np.array_equal(policy.costs, COSTS.with_classifiers)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 2.0, 50.0])
@@ -65,7 +65,7 @@ def test_oracles_spend_what_they_are_told(spent):
     states = random_states(400)
     for make in (policies.softmax_gate_oracle, policies.branchynet_oracle):
         policy = make(states, COSTS, spent)
-        assert policies.score(policy, states).mean_macs == pytest.approx(spent, abs=0.1)
+        assert policies.score(policy, states).mean_cost == pytest.approx(spent, abs=0.1)
 
 
 def test_equal_values_are_not_parted():

@@ -139,7 +139,7 @@ def test_a_higher_beta_spends_less():
     spent = []
     for i in range(2):
         sweep.assign(i)
-        spent.append(policies.score(policies.epnet(model), states).mean_macs)
+        spent.append(policies.score(policies.epnet(model), states).mean_cost)
     assert spent[1] < spent[0] and spent[1] < 1.2 * model.exit_costs.with_controllers[0]
 
 
@@ -178,7 +178,7 @@ def test_one_set_of_controllers_for_a_range_of_beta(controller):
         atol=1e-4,
     )
     low, high = (
-        policies.score(policies.epnet(model, beta), states).mean_macs
+        policies.score(policies.epnet(model, beta), states).mean_cost
         for beta in (1e-6, 1.0)
     )
     assert high < low

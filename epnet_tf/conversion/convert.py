@@ -259,7 +259,7 @@ def _write_segments(
     """Cuts, verifies and writes the segments; gives the manifest with them."""
     segments = slicer.slice_model(whole)
     verify.compare(whole, segments, feeds)
-    entries = _entries(segments, model.exit_layers, model.exit_costs.with_controllers)
+    entries = _entries(segments, model.exit_layers, model.exit_macs.with_controllers)
     for segment, entry in zip(segments, entries, strict=True):
         (folder / entry.file).write_bytes(segment.content)
     return dataclasses.replace(manifest, segments=entries)
@@ -275,7 +275,7 @@ def _entries(
     Args:
         segments: From the slicer.
         layers: The Keras layer of each exit.
-        cumulative_macs: int [exits], what leaving through each exit costs.
+        cumulative_macs: int [exits], multiply-adds of leaving through each exit.
 
     Returns:
         The entries; the files are called `segment_01.tflite`, ….
@@ -299,9 +299,9 @@ def _entries(
 
 def _exits(model: EPNet) -> list[bundle.ExitEntry]:
     """Describes the exits for the manifest."""
-    costs = model.exit_costs.with_controllers
-    pairs = zip(model.exit_layers, costs, strict=True)
-    return [bundle.ExitEntry(layer, int(cost)) for layer, cost in pairs]
+    macs = model.exit_macs.with_controllers.tolist()
+    pairs = zip(model.exit_layers, macs, strict=True)
+    return [bundle.ExitEntry(layer, count) for layer, count in pairs]
 
 
 def _never_taken(
@@ -349,10 +349,13 @@ def _describe(
             beta_range=(span[0], span[1]) if span else None,
             confidence=model.confidence,
         ),
-        full_macs=model.exit_costs.full,
+        full_macs=int(model.exit_macs.full),
         segments=(),
         metrics=None,
         preprocessing=bundle.preprocessing_for(model.image_shape, crop),
+        cost_unit=model.costs.unit if model.costs else None,
+        costs=model.costs.costs if model.costs else None,
+        full_cost=model.costs.full if model.costs else None,
     )
 
 

@@ -1,5 +1,6 @@
 """Measures what conversion changed: answers, size and time, float against bundle."""
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,24 @@ ONE_FILE = "one file that stops by itself"
 _ROUNDS = (2, 30)
 # All rounds together take about so long.
 _SECONDS = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What leaving through each exit costs.
+
+    Attributes:
+        macs: int64 [N], multiply-adds.
+        paid: [N], what β is per unit of; `macs` itself, unless the model has `costs`.
+    """
+
+    macs: np.ndarray
+    paid: np.ndarray
+
+    @classmethod
+    def of(cls, model: EPNet) -> "Costs":
+        """Those of a model, whose controllers run."""
+        return cls(model.exit_macs.with_controllers, model.exit_costs.with_controllers)
 
 
 def measure(
@@ -56,7 +75,7 @@ def measure(
         outputs.of_keras(model, images, given),
         outputs.of_tflite(whole, images, given),
         np.asarray(labels),
-        model.exit_costs.with_controllers,
+        Costs.of(model),
         beta,
         before,
     )
@@ -66,7 +85,7 @@ def compare(
     float_outputs: ExitOutputs,
     bundle_outputs: ExitOutputs,
     labels: np.ndarray,
-    macs: np.ndarray,
+    costs: Costs,
     beta: float,
     before_refit: ExitOutputs | None = None,
 ) -> Metrics:
@@ -76,59 +95,60 @@ def compare(
         float_outputs: Of the Keras model.
         bundle_outputs: Of the model that a bundle's segments are cut from.
         labels: int [n].
-        macs: int64 [N], what leaving through each exit costs.
-        beta: Cost sensitivity, percentage points per MAC.
+        costs: What leaving through each exit costs.
+        beta: Cost sensitivity, points per unit of cost.
         before_refit: As `bundle_outputs`, without the refit.
 
     Returns:
         The `Metrics`, without `test` and `cost`.
     """
-    ours, theirs = bundle_outputs.answers(macs), float_outputs.answers(macs)
+    ours, theirs = (o.answers(costs.macs) for o in (bundle_outputs, float_outputs))
     before = None
     if before_refit is not None:
-        answers = before_refit.answers(macs)
+        answers = before_refit.answers(costs.macs)
         before = BeforeRefit(
-            policy_metrics(before_refit, labels, macs, beta),
+            policy_metrics(before_refit, labels, costs, beta),
             *_agreement(answers, theirs),
         )
     same_exit, same_label, same_answer = _agreement(ours, theirs)
     shift = bundle_outputs.confidence - float_outputs.confidence
     return Metrics(
-        float=policy_metrics(float_outputs, labels, macs, beta),
-        bundle=policy_metrics(bundle_outputs, labels, macs, beta),
+        float=policy_metrics(float_outputs, labels, costs, beta),
+        bundle=policy_metrics(bundle_outputs, labels, costs, beta),
         same_exit=same_exit,
         same_label=same_label,
         beta=beta,
         images=len(labels),
         same_answer=same_answer,
         confidence_shift=tuple(shift.mean(axis=0).tolist()),
-        lost=tuple(lost(theirs, ours, labels, len(macs), beta).tolist()),
+        lost=tuple(lost(theirs, ours, labels, costs.paid, beta).tolist()),
         before_refit=before,
     )
 
 
 def policy_metrics(
-    exits: ExitOutputs, labels: np.ndarray, macs: np.ndarray, beta: float
+    exits: ExitOutputs, labels: np.ndarray, costs: Costs, beta: float
 ) -> PolicyMetrics:
     """What the policy achieves with a model's outputs.
 
     Args:
         exits: The outputs for n images.
         labels: int [n].
-        macs: int64 [N], what leaving through each exit costs.
-        beta: Cost sensitivity, percentage points per MAC.
+        costs: What leaving through each exit costs.
+        beta: Cost sensitivity, points per unit of cost.
     """
-    answers = exits.answers(macs)
+    answers = exits.answers(costs.macs)
     accuracy = float(np.mean(answers.label == labels))
-    mean_macs = float(np.mean(answers.macs))
-    rates = np.bincount(answers.exit - 1, minlength=len(macs)) / len(labels)
+    mean_cost = float(np.mean(costs.paid[answers.exit - 1]))
+    rates = np.bincount(answers.exit - 1, minlength=exits.num_exits) / len(labels)
     exit_accuracy = (exits.logits.argmax(axis=-1) == labels[:, None]).mean(axis=0)
     return PolicyMetrics(
         accuracy=accuracy,
-        benefit=objective.benefit(accuracy, mean_macs, beta),
-        mean_macs=mean_macs,
+        benefit=objective.benefit(accuracy, mean_cost, beta),
+        mean_macs=float(np.mean(answers.macs)),
         exit_rates=tuple(rates.tolist()),
         exit_accuracy=tuple(exit_accuracy.tolist()),
+        mean_cost=None if costs.paid is costs.macs else mean_cost,
     )
 
 
@@ -136,7 +156,7 @@ def lost(
     before: Prediction,
     after: Prediction,
     labels: np.ndarray,
-    num_exits: int,
+    paid: np.ndarray,
     beta: float,
 ) -> np.ndarray:
     """The benefit lost, by the exits through which images leave now.
@@ -145,17 +165,17 @@ def lost(
         before: Answers that images had.
         after: Answers that they have now.
         labels: int [n].
-        num_exits: The number of exits N.
-        beta: Cost sensitivity, percentage points per MAC.
+        paid: [N], what leaving through each exit costs.
+        beta: Cost sensitivity, points per unit of cost.
 
     Returns:
         float [N], percentage points; the sum is the difference of the benefits.
     """
     was, is_ = (
-        objective.benefit(answers.label == labels, answers.macs, beta)
+        objective.benefit(answers.label == labels, paid[answers.exit - 1], beta)
         for answers in (before, after)
     )
-    lost_there = np.bincount(after.exit - 1, was - is_, minlength=num_exits)
+    lost_there = np.bincount(after.exit - 1, was - is_, minlength=len(paid))
     return lost_there / len(labels)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from epnet_tf.runtime import bundle
+from epnet_tf.runtime import bundle, units
 from epnet_tf.runtime.bundle import ExitEntry, Manifest, ModelEntry
 from epnet_tf.tflite import metadata, one_file, verify
 from epnet_tf.tflite.flatbuffer import Graph
@@ -65,6 +65,7 @@ def _entry(content: bytes, exits: Sequence[ExitEntry]) -> ModelEntry:
 def _described(graph: Graph, manifest: Manifest) -> Graph:
     """The model with metadata."""
     low, high = manifest.policy.beta_range or (0.0, 0.0)
+    unit = "MAC" if manifest.paid_unit == units.MACS else manifest.paid_unit
     return metadata.describe(
         graph,
         manifest.name,
@@ -72,7 +73,7 @@ def _described(graph: Graph, manifest: Manifest) -> Graph:
         "signature max_exit takes the exit that answers at the latest.",
         {
             "image": "Raw pixel values, 0 to 255.",
-            "beta": f"Points of accuracy that a MAC is worth, {low:g} to {high:g}.",
+            "beta": f"Points of accuracy that a {unit} is worth, {low:g} to {high:g}.",
             "logits": "Of the exit that answered.",
             "exit": "The exit that answered, counted from 1.",
             "probabilities": "Softmax of the logits.",

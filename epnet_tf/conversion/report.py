@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from epnet_tf.conversion import report_figure
 from epnet_tf.evaluation import figures
 from epnet_tf.evaluation.markdown import table
+from epnet_tf.runtime import units
 from epnet_tf.runtime.bundle import Manifest
 from epnet_tf.runtime.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics, measured
 
@@ -76,7 +77,9 @@ def text(manifest: Manifest) -> str:
 
 
 def _policies(manifest: Manifest, metrics: Metrics) -> str:
-    head = ["", "accuracy", "benefit", "mean MACs", "of full"]
+    unit = manifest.paid_unit
+    paid = [] if unit == units.MACS else [f"mean {unit}"]
+    head = ["", "accuracy", "benefit", "mean MACs", *paid, "of full"]
     rows = [[*_policy(manifest, "Keras model, float32", metrics.float), "", "", ""]]
     if metrics.before_refit:
         before = metrics.before_refit
@@ -92,12 +95,14 @@ def _policy(
     same: Metrics | BeforeRefit | None = None,
 ) -> list[str]:
     agreement = (same.same_exit, same.same_label, same.same_answer) if same else ()
+    cost, unit = policy.mean_cost, manifest.paid_unit
     return [
         name,
         f"{policy.accuracy:.2%}",
         f"{policy.benefit:.2f}",
         f"{policy.mean_macs / 1e6:.2f} M",
-        f"{policy.mean_macs / manifest.full_macs:.1%}",
+        *([] if cost is None else [units.shown(cost, unit)]),
+        f"{policy.mean_paid / manifest.paid_in_full:.1%}",
         *("" if share is None else f"{share:.1%}" for share in agreement),
     ]
 

@@ -51,4 +51,4 @@ def outcome(policy: Policy, states: ExitStates) -> Outcome:
         states: States of the images.
     """
     exits = policy.decide(states)
-    return Outcome(exits, policies.score_exits(exits, states, policy.macs))
+    return Outcome(exits, policies.score_exits(exits, states, policy.costs))

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from epnet_tf.evaluation import reports
 from epnet_tf.policies import Score
+from epnet_tf.runtime import units
 
 _STYLES: dict[str, dict] = {
     "epnet": {"color": "#d62728", "marker": "o", "lw": 2.4, "zorder": 3},
@@ -25,7 +26,7 @@ def curve(
     """Gathers a curve as it stands in `metrics.json`.
 
     Args:
-        beta_range: Lowest and highest cost sensitivity, percentage points per MAC.
+        beta_range: Lowest and highest cost sensitivity, points per unit of cost.
         scores: For each policy, for each of `curve_betas`, its scores (one for each
             seed).
 
@@ -62,13 +63,13 @@ def table(metrics: dict) -> str:
     for i, row in enumerate(policies["epnet"]):
         lines.append(
             f"{row['beta']:8.1e}{row['benefit']:8.2f}{row['accuracy']:10.2%}"
-            f"{row['mean_macs'] / metrics['full_macs']:9.1%}"
+            f"{row['mean_cost'] / metrics['full_cost']:9.1%}"
             + "".join(f"{policies[name][i]['benefit']:20.2f}" for name in others)
         )
     return "\n".join(lines) + "\n"
 
 
-def accuracy_against_macs(metrics: dict) -> Figure:
+def accuracy_against_cost(metrics: dict) -> Figure:
     """What each policy gets right for what it spends: a point for each β.
 
     Args:
@@ -78,13 +79,17 @@ def accuracy_against_macs(metrics: dict) -> Figure:
         The figure.
     """
     low, high = metrics["curve"]["beta_range"]
+    unit = metrics["cost_unit"]
+    scale, label = 1.0, f"mean cost of an image ({unit})"
+    if unit == units.MACS:
+        scale, label = 1e6, "mean multiply-adds of an image (million)"
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for name, rows in metrics["curve"]["policies"].items():
-        points = sorted({(r["mean_macs"] / 1e6, 100.0 * r["accuracy"]) for r in rows})
+        points = sorted({(r["mean_cost"] / scale, 100 * r["accuracy"]) for r in rows})
         axes.plot(*np.transpose(points), label=name, **_STYLES[name])
     axes.set(
-        xlabel="mean multiply-adds of an image (million)",
+        xlabel=label,
         ylabel="accuracy (%)",
         title=f"{metrics['dataset']}: one model, β from {low:g} to {high:g}",
     )

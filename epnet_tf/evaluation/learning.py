@@ -16,7 +16,7 @@ class Learning:
     """Benefit while controllers are trained, by the exact gradient and by REINFORCE.
 
     Attributes:
-        beta: Cost sensitivity, percentage points per MAC.
+        beta: Cost sensitivity, points per unit of cost.
         steps: [T]; training steps at which the benefit was measured.
         curves: `exact` and `reinforce` to the benefit on validation images [seeds, T].
         policies: `exact` and `reinforce` to what they ended with, for each seed.

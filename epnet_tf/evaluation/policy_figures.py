@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from epnet_tf.evaluation.learning import Learning
+from epnet_tf.runtime import units
 
 REFERENCE = "softmax-per-exit"
 
@@ -71,7 +72,7 @@ def benefit_against_beta(reports: Sequence[dict]) -> Figure:
     return figure
 
 
-def accuracy_against_macs(report: dict) -> Figure:
+def accuracy_against_cost(report: dict) -> Figure:
     """What each policy gets right for what it spends: a point for each β.
 
     Args:
@@ -85,13 +86,13 @@ def accuracy_against_macs(report: dict) -> Figure:
     for name, rows in _in_order(report["policies"]):
         points = np.array(
             sorted(
-                {(r["mean_macs"] / report["full_macs"], r["accuracy"]) for r in rows}
+                {(r["mean_cost"] / report["full_cost"], r["accuracy"]) for r in rows}
             )
         )
         style = _STYLES[name] | ({"marker": "o"} if len(points) == 1 else {})
         axes.plot(*100.0 * points.T, label=name, ms=5, **style)
     axes.plot(
-        [100.0 * e["cumulative_macs"] / report["full_macs"] for e in report["exits"]],
+        [100.0 * e["cost"] / report["full_cost"] for e in report["exits"]],
         [100.0 * e["accuracy"] for e in report["exits"]],
         ls="",
         marker="|",
@@ -102,7 +103,7 @@ def accuracy_against_macs(report: dict) -> Figure:
     top = 100.0 * max(r["accuracy"] for r in report["policies"]["hindsight"])
     last = 100.0 * report["exits"][-1]["accuracy"]
     axes.set(
-        xlabel="mean multiply-adds (% of the full network)",
+        xlabel=f"mean {units.words(report['cost_unit'])[1]} (% of the full network)",
         ylabel="accuracy (%)",
         title=f"{report['dataset']}: accuracy for compute",
         ylim=(max(last - 45.0, 0.0), top + 1.5),
@@ -136,7 +137,7 @@ def way_to_hindsight(report: dict) -> Figure:
         title=f"{report['dataset']}: how much of what is possible",
         ylim=(-0.5 * best, 1.15 * best),
     )
-    _beta_axis(axes, betas)
+    _beta_axis(axes, betas, report["cost_unit"])
     _legend(figure, [axes])
     return figure
 
@@ -194,7 +195,8 @@ def _draw_benefits(axes: Axes, report: dict, reference: str | None):
         )
         if name in ("epnet", "backward-induction", "hindsight"):
             shown.extend(values)
-    _beta_axis(axes, report["betas"])
+    # Reports of before costs had units are in MACs.
+    _beta_axis(axes, report["betas"], report.get("cost_unit", units.MACS))
     if reference:
         top = max(max(shown), 1.0)
         axes.set_ylim(-1.3 * top, 1.15 * top)
@@ -208,8 +210,8 @@ def _draw_benefits(axes: Axes, report: dict, reference: str | None):
         axes.set_ylim(max(floor, lowest - 12.0), max(shown) + 2.0)
 
 
-def _beta_axis(axes: Axes, betas: Sequence[float]):
-    axes.set_xlabel("cost sensitivity β (points per multiply-add)")
+def _beta_axis(axes: Axes, betas: Sequence[float], unit: str):
+    axes.set_xlabel(f"cost sensitivity β (points per {units.words(unit)[0]})")
     axes.set_xticks(betas)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda b, _: f"{b:g}"))
     if len(betas) > 5:

@@ -7,6 +7,7 @@ import numpy as np
 
 from epnet_tf.model.states import ExitStates
 from epnet_tf.policies import Score
+from epnet_tf.runtime import units
 
 _PACKAGES = ("tensorflow", "keras", "numpy")
 
@@ -24,25 +25,29 @@ def metrics(
         model: The `EPNet`.
         dataset: Name of the data set.
         states: States of the test images.
-        betas: The B cost sensitivities, percentage points per MAC.
+        betas: The B cost sensitivities, points per unit of cost.
         scores: For each policy, for each β, its scores (one for each seed).
 
     Returns:
-        `dataset`, `versions`, `full_macs`, `exits` (layer, cumulative_macs with
-        classifiers and controllers, accuracy of each) and `policies`: for each name,
-        for each β, mean and standard deviation of the benefit over seeds, accuracy (0
-        to 1), mean_macs, exit_rates and the number of seeds.
+        `dataset`, `versions`, `full_macs`, `cost_unit`, `full_cost`, `exits` (layer,
+        cumulative_macs and cost with classifiers and controllers, accuracy of each) and
+        `policies`: for each name, for each β, mean and standard deviation of the
+        benefit over seeds, accuracy (0 to 1), mean_cost, exit_rates and the number of
+        seeds. Costs are in `cost_unit`.
     """
     return {
         "dataset": dataset,
         "versions": {package: version(package) for package in _PACKAGES},
-        "full_macs": model.exit_costs.full,
+        "full_macs": model.exit_macs.full,
+        "cost_unit": model.exit_costs.unit,
+        "full_cost": model.exit_costs.full,
         "exits": [
-            {"layer": layer, "cumulative_macs": int(macs), "accuracy": float(accuracy)}
-            for layer, macs, accuracy in zip(
+            {"layer": layer, "cumulative_macs": macs, "cost": cost, "accuracy": right}
+            for layer, macs, cost, right in zip(
                 model.exit_layers,
-                model.exit_costs.with_controllers,
-                states.correct.mean(axis=0),
+                model.exit_macs.with_controllers.tolist(),
+                model.exit_costs.with_controllers.tolist(),
+                states.correct.mean(axis=0).tolist(),
                 strict=True,
             )
         ],
@@ -57,7 +62,7 @@ def row(beta: float, scores: Sequence[Score]) -> dict:
     """One policy at one β: means over seeds.
 
     Args:
-        beta: Cost sensitivity, percentage points per MAC.
+        beta: Cost sensitivity, points per unit of cost.
         scores: A score for each seed.
 
     Returns:
@@ -69,7 +74,7 @@ def row(beta: float, scores: Sequence[Score]) -> dict:
         "benefit": float(np.mean(benefits)),
         "benefit_std": float(np.std(benefits)),
         "accuracy": float(np.mean([s.accuracy for s in scores])),
-        "mean_macs": float(np.mean([s.mean_macs for s in scores])),
+        "mean_cost": float(np.mean([s.mean_cost for s in scores])),
         "exit_rates": np.mean([s.exit_rates for s in scores], axis=0).tolist(),
         "seeds": len(scores),
     }
@@ -84,30 +89,32 @@ def table(metrics: dict) -> str:
     Returns:
         Lines for a terminal.
     """
+    unit, full = metrics["cost_unit"], metrics["full_cost"]
     lines = [
         f"{metrics['dataset']}: test set, full network "
-        f"{metrics['full_macs'] / 1e6:.2f} M multiply-adds",
-        f"{'beta':>8}  {'policy':20}{'benefit':>15}{'accuracy':>10}{'mean MACs':>12}"
-        f"{'of full':>9}",
+        f"{metrics['full_macs'] / 1e6:.2f} M multiply-adds"
+        + ("" if unit == units.MACS else f", {units.shown(full, unit)}"),
+        f"{'beta':>8}  {'policy':20}{'benefit':>15}{'accuracy':>10}"
+        f"{'mean ' + units.name(unit):>12}{'of full':>9}",
     ]
     for i, learned in enumerate(metrics["policies"]["epnet"]):
-        points = learned["beta"] * metrics["full_macs"]
+        points = learned["beta"] * full
         lines.append(
             f"{learned['beta']:8.1e}  running all of the network costs {points:.3g} "
             "points"
         )
         for name, rows in metrics["policies"].items():
-            lines.append(_line(name, rows[i], metrics["full_macs"]))
+            lines.append(_line(name, rows[i], full, unit))
         lines.append(_verdict(metrics, i, learned))
     return "\n".join(lines)
 
 
-def _line(name: str, row: dict, full_macs: int) -> str:
+def _line(name: str, row: dict, full: float, unit: str) -> str:
     spread = f" ±{row['benefit_std']:5.2f}" if row["seeds"] > 1 else " " * 7
     return (
         f"{row['beta']:8.1e}  {name:20}{row['benefit']:8.2f}{spread}"
-        f"{row['accuracy']:10.2%}{row['mean_macs'] / 1e6:10.2f} M"
-        f"{row['mean_macs'] / full_macs:9.1%}"
+        f"{row['accuracy']:10.2%}{units.shown(row['mean_cost'], unit):>12}"
+        f"{row['mean_cost'] / full:9.1%}"
     )
 
 

@@ -29,7 +29,7 @@ def budget_table(results: Outcomes, beta: float, num_classes: int, name: str) ->
         `budget_accuracy` in per cent, `rank`, `complete`, `share` (of images answered)
         and `paper`, the paper's two numbers or None.
     """
-    budget = mean_score(results, "epnet", beta)["mean_macs"]
+    budget = mean_score(results, "epnet", beta)["mean_cost"]
     rows = []
     for policy, of_betas in results.items():
         if policy == "hindsight" or beta not in of_betas:
@@ -54,14 +54,14 @@ def within_budget(budget: float, score: dict, num_classes: int) -> tuple[float, 
     """What a policy gets right within a budget; images beyond it are guessed.
 
     Args:
-        budget: Mean multiply-adds that an image may take.
+        budget: Mean cost that an image may have.
         score: The policy's row, see `reports.row`.
         num_classes: Number of classes.
 
     Returns:
         The share of images that are answered, and the accuracy in per cent.
     """
-    share = min(1.0, budget / score["mean_macs"])
+    share = min(1.0, budget / score["mean_cost"])
     accuracy = 100.0 * score["accuracy"]
     return share, share * accuracy + (1 - share) * 100.0 / num_classes
 

@@ -12,12 +12,13 @@ import keras
 import numpy as np
 
 from epnet_tf import data, policies
-from epnet_tf.experiments.config import load_dataset
+from epnet_tf.experiments.config import given_costs, load_dataset
 from epnet_tf.experiments.plans import PLANS, Plan, plan_for
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, ExitStates, compute_states
 from epnet_tf.model.states import joined
 from epnet_tf.policies.learned import ControllerWeights
+from epnet_tf.runtime.cost_table import CostTable
 from epnet_tf.training import train_controllers
 
 
@@ -59,6 +60,7 @@ def load_case(
     betas: tuple[float, ...] = (),
     seeds: int = 3,
     verbose="auto",
+    costs: CostTable | None = None,
 ) -> Case:
     """Loads what `train.py` left in a folder, and computes the exit states.
 
@@ -68,12 +70,15 @@ def load_case(
         betas: Cost sensitivities instead of the plan's.
         seeds: Trainings of the controllers to average.
         verbose: As in `keras.Model.predict`.
+        costs: What leaving costs in another unit than MACs; by default what the
+            folder was trained for.
 
     Returns:
         The `Case`.
 
     Raises:
-        ValueError: If the folder has no trained classifiers.
+        ValueError: If the folder has no trained classifiers, costs are of another
+            network, or there is no β in their unit.
     """
     workdir = pathlib.Path(workdir)
     model_file, config_file = workdir / "classifiers.keras", workdir / "config.json"
@@ -83,13 +88,18 @@ def load_case(
             f"leaves it. Received: '{workdir}'."
         )
     # Those for other β do not replace the usual ones, which may be committed.
-    folder = "-".join(["controllers", *(f"{beta:g}" for beta in betas)])
     config = json.loads(config_file.read_text())
+    own = given_costs(config)
+    costs = costs or own
+    kept = ["controllers"] if costs is None else ["controllers", "costs"]
+    folder = "-".join([*kept, *(f"{beta:g}" for beta in betas)])
     dataset = load_dataset(config, data_dir)
-    if config["dataset"] not in PLANS:
+    same_unit = (own and own.unit) == (costs and costs.unit)
+    if same_unit and (config["dataset"] not in PLANS or costs is not None):
         betas = betas or tuple(config["betas"])
-    plan = plan_for(config["dataset"], betas)
+    plan = plan_for(config["dataset"], betas, costs)
     model = keras.saving.load_model(model_file)
+    model.costs = costs
     draws = (dataset.unseen(draw) for draw in range(plan.draws))
     validation, test, *unseen = (
         compute_states(model, split.images, split.labels, verbose=verbose)
@@ -108,7 +118,8 @@ def load_case(
             "states": "unseen" if plan.draws == 1 else f"unseen {plan.draws} times",
             "classifiers": hashlib.sha256(model_file.read_bytes()).hexdigest(),
             "validation_repeats": plan.validation_repeats,
-        },
+        }
+        | ({} if costs is None else {"costs": dataclasses.asdict(costs)}),
         controller_epochs=-(-config["schedule"]["controller_epochs"] // plan.draws),
         seeds=seeds,
     )

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 
 from epnet_tf import data, objective
+from epnet_tf.runtime import typed_json
+from epnet_tf.runtime.cost_table import CostTable
 
 # Written in place of a number of exits or of their names.
 ALL_EXITS, CHOSEN_EXITS = "all", "auto"
@@ -136,7 +138,7 @@ class Config:
     Attributes:
         dataset: A name, or a user's own files (see `epnet_tf.data.load_dataset`).
         schedule: How to train.
-        betas: Cost sensitivities, percentage points per MAC; one set of controllers
+        betas: Cost sensitivities, points per unit of cost; one set of controllers
             for each. If there are none and no promises, what suits the network.
         seed: Seed of data, weights, order and augmentation.
         controller_seeds: Trainings of the controllers from as many seeds; the table
@@ -148,10 +150,12 @@ class Config:
         image_size: Height and width that pictures in files are brought to.
         crop: Whether these are cropped to its proportions, or stretched.
         on_bad_image: Of pictures that cannot be read: `fail` or `skip`.
-        budgets: Mean MACs to promise, as `epnet_tf.policies.budget.parse_macs` takes
+        budgets: Mean costs to promise, as `epnet_tf.policies.budget.parse` takes
             them; a β is found for each.
         accuracy_drops: Percentage points that may be lost against the full network; a
             β is found for each.
+        costs: What leaving through each exit costs in another unit than MACs, for
+            which controllers are trained; None counts MACs.
     """
 
     dataset: str
@@ -166,6 +170,7 @@ class Config:
     on_bad_image: str = "fail"
     budgets: tuple[str, ...] = ()
     accuracy_drops: tuple[float, ...] = ()
+    costs: CostTable | None = None
 
     def __post_init__(self):
         for beta in self.betas:
@@ -198,6 +203,16 @@ def completed(settings: Mapping) -> dict:
         f.name: f.default for f in fields if f.default is not dataclasses.MISSING
     }
     return {**json.loads(json.dumps(defaults)), **settings}
+
+
+def given_costs(settings: Mapping) -> CostTable | None:
+    """The costs of an experiment, if they are not counted in MACs.
+
+    Args:
+        settings: As in `config.json`.
+    """
+    costs = completed(settings)["costs"]
+    return None if costs is None else typed_json.decode(CostTable, costs, "costs")
 
 
 def load_dataset(settings: Mapping, data_dir: str | None) -> data.Dataset:

@@ -28,7 +28,7 @@ def contestants(case: Case) -> Contestants:
     for i, beta in enumerate(case.plan.all_betas):
         epnets = _from_weights(case.model, learned[i], "epnet")
         papers = _from_weights(paper_model, paper_learned[i], "epnet-paper")
-        spent = [policies.score(p, case.validation).mean_macs for p in epnets]
+        spent = [policies.score(p, case.validation).mean_cost for p in epnets]
         of_beta = [epnets, papers, *_rules(case, beta, float(np.mean(spent)))]
         for of_seeds in of_beta:
             found.setdefault(of_seeds[0].name, {})[beta] = of_seeds

@@ -21,7 +21,7 @@ def controller_table(case: Case) -> list[dict]:
 
     Returns:
         A dict for each: `f_in`, `f_cat` (None for ours), benefit and its deviation,
-        `accuracy` (0 to 1), `mean_macs`, `controller_macs` (mean over exits) and
+        `accuracy` (0 to 1), `mean_cost`, `controller_macs` (mean over exits) and
         `paper`, the paper's row or None.
     """
     beta = case.plan.table_beta
@@ -72,7 +72,7 @@ def at_share(case: Case) -> dict | None:
     _, within = within_budget(budget, score, case.dataset.num_classes)
     return {
         "share": case.plan.share,
-        "spent": score["mean_macs"] / case.model.exit_costs.full,
+        "spent": score["mean_cost"] / case.model.exit_costs.full,
         "beta": beta,
         "accuracy": 100.0 * score["accuracy"],
         "accuracy_std": float(np.std([100.0 * s.accuracy for s in scores])),
@@ -88,12 +88,12 @@ def _table_2_row(case: Case, model, name: str, betas: tuple[float, ...]) -> dict
     of_beta = weights[betas.index(beta)]
     found = [policies.epnet(model, weights=w) for w in of_beta]
     result = row(beta, [policies.score(p, case.test) for p in found])
-    costs = model.exit_costs
+    costs = model.exit_macs
     controllers = costs.with_controllers[-1] - costs.with_classifiers[-1]
     return {
         "benefit": result["benefit"],
         "benefit_std": result["benefit_std"],
         "accuracy": result["accuracy"],
-        "mean_macs": result["mean_macs"],
+        "mean_cost": result["mean_cost"],
         "controller_macs": float(controllers / (model.num_exits - 1)),
     }

@@ -51,7 +51,7 @@ _STATES = "states"
 # What may change in a folder whose stage one is done.
 _STAGE_TWO = {
     *("betas", "beta_range", "controller_seeds", "controller_epochs"),
-    *("budgets", "accuracy_drops"),
+    *("budgets", "accuracy_drops", "costs"),
 }
 
 # Learning rate of fine-tuning as a share of that of the heads: the network is good
@@ -99,7 +99,8 @@ def run(
     metrics_file = workdir / "metrics.json"
     begun = _begun(workdir, config)
     if begun:
-        betas = tuple(begun["betas"])
+        same_costs = begun["costs"] == config.as_json()["costs"]
+        betas = tuple(begun["betas"]) if same_costs else ()
         config = _filled(config, betas, begun["schedule"]["controller_epochs"])
     done = begun == config.as_json() and metrics_file.exists()
     _agree(team, "whether --workdir has the results", done)
@@ -107,14 +108,17 @@ def run(
         return json.loads(metrics_file.read_text())
     dataset = load_dataset(config.as_json(), data_dir)
     if not _has_betas(config):
-        full_macs = _untrained(config.schedule, dataset).exit_costs.full
-        config = _filled(config, promised.betas_for_size(full_macs))
+        untrained = _untrained(config.schedule, dataset)
+        untrained.costs = config.costs
+        full = untrained.exit_costs.full
+        config = _filled(config, promised.betas_for_size(full))
     config = _filled(config, controller_epochs=passes_for(len(dataset.train)))
     if begun != config.as_json():
         _check(workdir, config, dataset, strategy)
         if is_chief(strategy):
             _begin(workdir, config)
     model = trained_classifiers(config, dataset, workdir, verbose, strategy, team)
+    model.costs = config.costs
     count = exits_to_choose(config.schedule.exits)
     if count:
         model = _chosen_exits(config, model, count, dataset, verbose)
@@ -169,8 +173,7 @@ def trained_classifiers(
         The trained `EPNet` with untrained controllers, in float32, on one device.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    choose = exits_to_choose(config.schedule.exits)
-    saved = workdir / ("all_exits.keras" if choose else "classifiers.keras")
+    saved = _trained_file(workdir, config)
     trained = saved.exists()
     _agree(team, f"whether --workdir has {saved.name}", trained)
     if trained:
@@ -320,6 +323,12 @@ def _untrained(schedule: Schedule, dataset: data.Dataset) -> EPNet:
         exits=parse_exits(schedule.exits),
         frozen=schedule.freeze,
     )
+
+
+def _trained_file(workdir: pathlib.Path, config: Config) -> pathlib.Path:
+    """Where stage one ends; of all exits if some of them are then chosen."""
+    choose = exits_to_choose(config.schedule.exits)
+    return workdir / ("all_exits.keras" if choose else "classifiers.keras")
 
 
 def _checkpoint_file(workdir: pathlib.Path, phase: str) -> pathlib.Path:
@@ -505,12 +514,14 @@ def _check(
             "Expected recompose for data sets whose images are composed of several. "
             f"Received: recompose=True for {dataset.name}."
         )
-    done = (workdir / name for name in ("classifiers.keras", "all_exits.keras"))
-    if not any(file.exists() for file in done):
+    trained = _trained_file(workdir, config)
+    if not trained.exists():
         data.steps_per_epoch(
             dataset.train, config.schedule.batch_size, strategy.num_replicas_in_sync
         )
-        _untrained(config.schedule, dataset)
+        _untrained(config.schedule, dataset).costs = config.costs
+    elif config.costs is not None:
+        keras.saving.load_model(trained).costs = config.costs
 
 
 def _begin(workdir: pathlib.Path, config: Config) -> None:
@@ -549,4 +560,4 @@ def _draw(config: Config, metrics: dict, dataset: data.Dataset, test, workdir) -
         workdir / "exits.png",
     )
     if for_range:
-        figures.save(curve.accuracy_against_macs(metrics), workdir / "curve.png")
+        figures.save(curve.accuracy_against_cost(metrics), workdir / "curve.png")

@@ -45,7 +45,7 @@ class BenefitRecorder(keras.callbacks.Callback):
         sweep = self.model
         stops = sweep.predict_on_batch(self.states.inputs)[0]
         exits = np.asarray(objective.first_stop(stops)) + 1
-        score = policies.score_exits(exits, self.states, np.asarray(sweep.macs))
+        score = policies.score_exits(exits, self.states, np.asarray(sweep.costs))
         self.steps.append(step)
         self.benefits.append(score.benefit(sweep.betas[0]))
 

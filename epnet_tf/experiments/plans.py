@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from epnet_tf import objective
 from epnet_tf.evaluation import paper
 from epnet_tf.model import PaperController
+from epnet_tf.runtime import units
+from epnet_tf.runtime.cost_table import CostTable
 
 _PAPER_CONTROLLER = PaperController((10, 10, 10), (10, 1))
 
@@ -15,7 +17,7 @@ class Plan:
     """Settings of an evaluation.
 
     Attributes:
-        betas: Cost sensitivities of Figure 6, percentage points per MAC.
+        betas: Cost sensitivities of Figure 6, points per unit of cost.
         table_beta: β of Table 1 and of Figures 9 and 10.
         exit_betas: β of the panels of cumulative exit rates (Figures 7 and 8).
         more_betas: Further β at which policies are scored.
@@ -98,13 +100,17 @@ PLANS = {
 }
 
 
-def plan_for(dataset: str, betas: Sequence[float] = ()) -> Plan:
+def plan_for(
+    dataset: str, betas: Sequence[float] = (), costs: CostTable | None = None
+) -> Plan:
     """The plan for a data set.
 
     Args:
         dataset: Name of the data set.
         betas: Cost sensitivities to take instead of the plan's; a data set without a
             plan needs them.
+        costs: What leaving costs in another unit than MACs, for which there are no
+            plans.
 
     Returns:
         The plan.
@@ -115,10 +121,11 @@ def plan_for(dataset: str, betas: Sequence[float] = ()) -> Plan:
     for beta in betas:
         objective.check_beta(beta)
     if not betas:
-        if dataset not in PLANS:
+        if dataset not in PLANS or costs is not None:
+            unit = units.words(units.MACS if costs is None else costs.unit)[0]
             raise ValueError(
-                f"Expected at least one beta for the data set '{dataset}', for which "
-                "there is no plan. Received: none."
+                f"Expected at least one beta, points per {unit}, for the data set "
+                f"'{dataset}', for which there is no plan. Received: none."
             )
         return PLANS[dataset]
     betas = tuple(sorted(set(betas)))

@@ -16,16 +16,16 @@ _POINTS = (3.0, 10.0)
 _LEAST, _MOST, _COUNT = 0.3, 100.0, 12
 
 
-def betas_for_size(full_macs: int) -> tuple[float, ...]:
+def betas_for_size(full: float) -> tuple[float, ...]:
     """Cost sensitivities at which stopping early is worth a thought.
 
     Args:
-        full_macs: Multiply-adds of the plain network.
+        full: What the plain network costs.
 
     Returns:
         β, rounded to one digit, at which running all of it costs about 3 and 10 points.
     """
-    return tuple(float(f"{points / full_macs:.0e}") for points in _POINTS)
+    return tuple(float(f"{points / full:.0e}") for points in _POINTS)
 
 
 def betas_that_keep(
@@ -49,17 +49,18 @@ def betas_that_keep(
 
     Returns:
         For each promise a dict: `promise`, `beta`, `limit` and `validation` (what was
-        limited, as measured), both in `unit` ("MACs" or "points").
+        limited, as measured), both in `unit` ("MACs", the unit of the model's costs, or
+        "points"), and `p90` as in `promises.choose`.
 
     Raises:
         ValueError: If a promise is no number, or no β can keep it.
     """
-    full = model.exit_costs.full
     for text in config.budgets:  # Before minutes are spent.
-        budget.parse_macs(text, full)
+        budget.parse(text, model.exit_costs)
     if not config.budgets and not config.accuracy_drops:
         return []
     # Rounded, as folders are named after them.
+    full = model.exit_costs.full
     betas = [float(f"{b / full:.1e}") for b in np.geomspace(_MOST, _LEAST, _COUNT)]
     sweep = train_controllers(
         model,
@@ -75,7 +76,7 @@ def betas_that_keep(
         weights = policies.controller_weights(model)
         candidates[beta] = policies.epnet(model, weights=weights)
     found = promises.choose(
-        candidates, validation, full, config.budgets, config.accuracy_drops
+        model, candidates, validation, config.budgets, config.accuracy_drops
     )
     return [promise for promise, _ in found]
 
@@ -89,8 +90,16 @@ def table(kept: list[dict]) -> str:
     Returns:
         Lines for a terminal.
     """
-    return "\n".join(
+    lines = [
         f"{p['beta']:8.1e}  keeps: {p['promise']} (on validation images "
-        f"{p['validation']:.3g} {p['unit']})"
+        f"{p['validation']:.3g} {p['unit']}{_beside(p)})"
         for p in kept
-    )
+    ]
+    if any("p90" in p for p in kept):
+        lines.append("What is promised is about images; the clock's noise is not.")
+    return "\n".join(lines)
+
+
+def _beside(promise: dict) -> str:
+    """The 90th percentile beside a mean that a clock measured."""
+    return f", p90 {promise['p90']:.3g}" if "p90" in promise else ""

@@ -52,7 +52,7 @@ def recompute(
 def scores(
     model: EPNet, folder: str | os.PathLike, states: ExitStates
 ) -> dict[str, list[float]]:
-    """Accuracy and mean multiply-adds of the policies that need no other states.
+    """Accuracy and mean cost of the policies that need no other states.
 
     Args:
         model: The `EPNet` of the case.
@@ -61,7 +61,7 @@ def scores(
 
     Returns:
         For `epnet` at each β (seed 0), and for fixed rules: accuracy (0 to 1), mean
-        multiply-adds.
+        cost.
     """
     costs = model.exit_costs
     found = {
@@ -75,4 +75,4 @@ def scores(
     for beta, weights in kept_controllers(folder, "epnet", seed=0).items():
         found[f"epnet at {beta:g}"] = policies.epnet(model, weights=weights)
     results = {name: policies.score(p, states) for name, p in found.items()}
-    return {name: [s.accuracy, s.mean_macs] for name, s in results.items()}
+    return {name: [s.accuracy, s.mean_cost] for name, s in results.items()}

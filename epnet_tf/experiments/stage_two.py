@@ -113,7 +113,7 @@ def for_range(
         model: The `EPNet` with trained classifiers and `beta_range`.
         train: States of the training images.
         test: States of the test images.
-        betas: Cost sensitivities to score at, percentage points per MAC.
+        betas: Cost sensitivities to score at, points per unit of cost.
         workdir: Folder for the model.
         verbose: As in `keras.Model.fit`.
 
@@ -146,7 +146,7 @@ def baselines(
         model: The `EPNet` with trained classifiers.
         validation: States to tune on.
         test: States of the test images.
-        betas: Cost sensitivities, percentage points per MAC.
+        betas: Cost sensitivities, points per unit of cost.
 
     Returns:
         For each policy, its scores on the test images.

@@ -31,6 +31,7 @@ from epnet_tf.experiments.case import (
 )
 from epnet_tf.experiments.contestants import contestants
 from epnet_tf.files import write_whole
+from epnet_tf.runtime.cost_table import read_costs
 
 
 def evaluate(
@@ -41,6 +42,7 @@ def evaluate(
     seeds: int = 3,
     budgets: Sequence[str] = (),
     accuracy_drops: Sequence[float] = (),
+    costs: str | None = None,
 ) -> dict:
     """Scores all policies on a trained network, and writes tables and figures.
 
@@ -58,21 +60,25 @@ def evaluate(
         budgets: See `promises.keep`; these and the next need the folder's
             `model.keras`, for a range of β.
         accuracy_drops: See `promises.keep`.
+        costs: A file of costs in another unit than MACs, see `epnet_tf.read_costs`;
+            by default those that the folder was trained for.
 
     Returns:
         What `report.json` holds.
 
     Raises:
-        ValueError: If the folder has no trained classifiers, there is no β, or a
-            promise cannot be kept.
+        ValueError: If the folder has no trained classifiers, there is no β, a promise
+            cannot be kept, or costs are of another network or in another unit.
     """
     start = time.perf_counter()
     promising = budgets or accuracy_drops
     range_model = load_range_model(workdir) if promising else None
-    case = load_case(workdir, data_dir, betas, seeds, verbose=0)
+    table = None if costs is None else read_costs(costs)
+    case = load_case(workdir, data_dir, betas, seeds, verbose=0, costs=table)
     logging.info("%s: exit states are computed.", case.dataset.name)
     kept = []
     if range_model is not None:
+        range_model.costs = case.model.costs
         kept = promises.keep(
             range_model, case.validation, case.test, budgets, accuracy_drops
         )
@@ -83,6 +89,7 @@ def evaluate(
         [
             f"python evaluate.py --workdir={workdir} --results={results_dir}",
             f"--seeds={seeds}",
+            *([] if costs is None else [f"--costs={costs}"]),
             *(f"--beta={beta:g}" for beta in betas),
             *(f"--budget={text}" for text in budgets),
             *(f"--max_accuracy_drop={points:g}" for points in accuracy_drops),
@@ -191,7 +198,7 @@ def _report(case: Case, results: Outcomes) -> dict:
 
 def _figures(case: Case, results: Outcomes, report: dict, learned) -> dict:
     plan, name, test = case.plan, case.dataset.name, case.test
-    count = case.model.num_exits
+    count, unit = case.model.num_exits, case.model.exit_costs.unit
     exits = results["epnet"][plan.table_beta][0].exits
     answers = test.predictions[np.arange(len(test)), exits - 1]
     groups = {
@@ -205,7 +212,7 @@ def _figures(case: Case, results: Outcomes, report: dict, learned) -> dict:
         ),
         "learning": policy_figures.learning_curves(learned, name),
         "way-to-hindsight": policy_figures.way_to_hindsight(report),
-        "accuracy-against-macs": policy_figures.accuracy_against_macs(report),
+        f"accuracy-against-{unit}": policy_figures.accuracy_against_cost(report),
         "calibration": exit_figures.calibration(report["calibration"], name),
         "examples": exit_figures.example_sheet(
             case.dataset.test, case.dataset.labels, exits, answers, count

@@ -1,4 +1,4 @@
-"""Multiply-adds (MACs): of a layer, of a model, and up to each exit."""
+"""What leaving through each exit costs: multiply-adds (MACs), counted, or given."""
 
 import dataclasses
 import math
@@ -9,6 +9,8 @@ import numpy as np
 from keras import layers
 
 from epnet_tf.model import graph
+from epnet_tf.runtime import units
+from epnet_tf.runtime.cost_table import CostTable
 
 # Their multiplications are folded into a neighbouring convolution, or are one per
 # value where a convolution has hundreds; the paper counts none of them.
@@ -32,26 +34,27 @@ _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTran
 
 @dataclasses.dataclass(frozen=True)
 class ExitCosts:
-    """What leaving through each exit costs, in MACs.
+    """What leaving through each exit costs: in MACs, int64, or in a unit given, floats.
 
     A policy pays for all that runs until its exit has answered.
 
     Attributes:
-        with_controllers: int64 [N]; every classifier and controller on the way
-            runs (EPNet).
-        with_classifiers: int64 [N]; every classifier on the way runs, no
-            controller does (threshold rules).
-        alone: int64 [N]; this exit's classifier only (a static exit).
+        with_controllers: [N]; every classifier and controller on the way runs (EPNet).
+        with_classifiers: [N]; every classifier on the way runs, no controller does
+            (threshold rules).
+        alone: [N]; this exit's classifier only (a static exit).
+        unit: `macs`, `ms`, or the user's own word.
     """
 
     with_controllers: np.ndarray
     with_classifiers: np.ndarray
     alone: np.ndarray
+    unit: str = units.MACS
 
     @property
-    def full(self) -> int:
+    def full(self) -> int | float:
         """The plain network with its one classifier: what "share of full" means."""
-        return int(self.alone[-1])
+        return self.alone[-1].item()
 
 
 def exit_costs(
@@ -113,8 +116,42 @@ def costs_by_exits(
             controllers += controller
             with_classifiers.append(sum(executed.values()) + classifiers)
             with_controllers.append(with_classifiers[-1] + controllers)
-        found = with_controllers, with_classifiers, alone
-        return ExitCosts(*(np.array(x, np.int64) for x in found))
+        return ExitCosts(
+            np.array(with_controllers, np.int64),
+            np.array(with_classifiers, np.int64),
+            np.array(alone, np.int64),
+        )
+
+    return costs
+
+
+def given_costs(table: CostTable) -> Callable[[Sequence[int]], ExitCosts]:
+    """Prepares to tell what leaving costs, if the model had some of its exits only.
+
+    A clock sees of an exit a call and a hand-over, hardly its size. So what the exits
+    take together, the whole way less the plain network, is shared evenly among them:
+    an exit that is left out, or that no static exit needs, saves its share. Threshold
+    rules pay as controllers do.
+
+    Args:
+        table: What leaving through each of all exits costs.
+
+    Returns:
+        Numbers of exits, from 1 and ascending, the last one among them, to their
+        `ExitCosts`.
+    """
+    reaching = np.array(table.costs)
+    number = np.arange(len(reaching))
+    share = max(reaching[-1] - table.full, 0.0) / max(len(reaching) - 1, 1)
+    # Where an exit takes less than its share, none is cheaper than one before it.
+    alone = np.maximum.accumulate(reaching - share * number)
+    alone = np.append(np.minimum(alone[:-1], table.full), table.full)
+
+    def costs(numbers: Sequence[int]) -> ExitCosts:
+        at = np.array(numbers) - 1
+        left_out = at - np.arange(len(at))
+        passing = np.maximum.accumulate(reaching[at] - share * left_out)
+        return ExitCosts(passing, passing, alone[at], table.unit)
 
     return costs
 

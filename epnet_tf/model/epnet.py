@@ -14,11 +14,19 @@ from epnet_tf.data import streams
 from epnet_tf.data.pixels import warn_of_range
 from epnet_tf.model import classifiers, copying, graph, main_branch, summary
 from epnet_tf.model.classifiers import BranchClassifier, PaperClassifier
-from epnet_tf.model.cost import ExitCosts, costs_by_exits, exit_costs, model_macs
+from epnet_tf.model.cost import (
+    ExitCosts,
+    costs_by_exits,
+    exit_costs,
+    given_costs,
+    model_macs,
+)
 from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import ConfidenceThreshold, Controller, PaperController
 from epnet_tf.model.pretrained import as_layer
 from epnet_tf.model.states import ExitStates, split_state_model, state_model
+from epnet_tf.runtime import typed_json, units
+from epnet_tf.runtime.cost_table import CostTable
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_named
 
 # What the layers of each exit are called; a user's layer of such a name is renamed.
@@ -100,10 +108,11 @@ class EPNet(keras.Model):
             backbone, or `preprocess_input` of a network of `keras.applications`; None
             gives it the raw values.
         beta: Cost sensitivity that the controllers were trained for, in percentage
-            points per MAC; set by `ControllerTrainer`.
+            points per MAC, or per unit of `costs`; set by `ControllerTrainer`.
         beta_range: If given, (low, high): controllers take β as a second input, the
             model's inputs are the dict `image` and `beta` [b, 1].
         layer_macs: MACs of layers with weights that cannot be counted, by layer name.
+        costs: What leaving costs in another unit than MACs: see `costs`.
         frozen: Whether the main branch, and the classifier that the backbone ends in,
             are to stay as they are, bit for bit, whatever is trained: see `frozen`.
 
@@ -122,6 +131,7 @@ class EPNet(keras.Model):
         beta: float | None = None,
         beta_range: tuple[float, float] | None = None,
         layer_macs: Mapping[str, int] | None = None,
+        costs: CostTable | None = None,
         frozen: bool = False,
         name: str = "epnet",
         **kwargs,
@@ -184,7 +194,8 @@ class EPNet(keras.Model):
         self.exit_layers = tuple(place.layer for place in places)
         self.beta = beta
         self.beta_range = (beta_range[0], beta_range[1]) if beta_range else None
-        self.exit_costs: ExitCosts = exit_costs(self, layer_macs)
+        self.exit_macs: ExitCosts = exit_costs(self, layer_macs)
+        self._costs = self._own(costs)
         self._parts = _Parts(
             start=x,
             output=output,
@@ -215,7 +226,7 @@ class EPNet(keras.Model):
             images: [n, h, w, c], raw values 0 to 255; `StreamedImages`; or a
                 `tf.data.Dataset` of images, or of images and labels.
             batch_size: Images computed at a time; a data set's own batches stay.
-            beta: Cost sensitivity, percentage points per MAC; only with `beta_range`.
+            beta: Cost sensitivity, points per unit of cost; only with `beta_range`.
 
         Returns:
             A `Prediction`; `macs` counts all that runs until the exit has answered.
@@ -242,7 +253,60 @@ class EPNet(keras.Model):
                 name: np.empty([0, *tensor.shape[1:]], "float32")
                 for name, tensor in self.output.items()
             }
-        return from_named(outputs).answers(self.exit_costs.with_controllers)
+        return from_named(outputs).answers(self.exit_macs.with_controllers)
+
+    @property
+    def costs(self) -> CostTable | None:
+        """What leaving costs on a device, in its unit; None counts multiply-adds.
+
+        Controllers are trained for it, policies pay it and budgets are in it. Set it
+        to what `epnet_tf.read_costs` gives before controllers are trained: with
+        another unit those that there are count as untrained.
+
+        Raises:
+            ValueError: If it is set to costs of another network, or to another unit
+                than that of the model's `beta_range`.
+        """
+        return self._costs
+
+    @costs.setter
+    def costs(self, costs: CostTable | None):
+        before = self.exit_costs.unit
+        self._costs, old = self._own(costs), self._costs
+        unit = self.exit_costs.unit
+        if unit == before:
+            return
+        if self.beta_range is not None:
+            self._costs = old
+            raise ValueError(
+                f"Expected costs in {units.name(before)}, which the model's beta_range "
+                f"is per. Received: in {units.name(unit)}."
+            )
+        self.beta = None
+
+    def _own(self, costs: CostTable | None) -> CostTable | None:
+        """Costs, if they are of this network.
+
+        Raises:
+            ValueError: If they are of another one.
+        """
+        if costs is not None and costs.layers != self.exit_layers:
+            raise ValueError(
+                "Expected costs of this network's exits, after "
+                f"{', '.join(self.exit_layers)}. "
+                f"Received: of exits after {', '.join(costs.layers)}."
+            )
+        return costs
+
+    @property
+    def exit_costs(self) -> ExitCosts:
+        """What leaving through each exit costs: `exit_macs`, or in the unit of `costs`.
+
+        Policies pay this.
+        """
+        if self.costs is None:
+            return self.exit_macs
+        return given_costs(self.costs)(range(1, self.num_exits + 1))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -462,7 +526,9 @@ class EPNet(keras.Model):
     def with_exits(self, names: Sequence[str]) -> "EPNet":
         """The same network with some of its exits, whose heads stay as trained.
 
-        Controllers were trained for the exits that there were: train them again.
+        Controllers were trained for the exits that there were: train them again. What
+        leaving costs in another unit than MACs is estimated (see `costs_by_exits`):
+        measure it again on a bundle of the new model.
 
         Args:
             names: Of `exit_layers`; the last exit, the network itself, stays anyway.
@@ -481,7 +547,10 @@ class EPNet(keras.Model):
             )
         source = self.copy()
         chosen = source._made_anew(
-            source._parts.backbone, exits=list(names), beta=self.beta
+            source._parts.backbone,
+            exits=list(names),
+            beta=self.beta,
+            costs=self._costs_with(names),
         )
         numbers = {
             f"_{self.exit_layers.index(layer) + 1:02d}": f"_{number:02d}"
@@ -504,9 +573,24 @@ class EPNet(keras.Model):
         """What leaving would cost if the model had some of its exits only.
 
         Returns:
-            Numbers of exits, from 1 and ascending, to their `ExitCosts`.
+            Numbers of exits, from 1 and ascending, to their `ExitCosts`. Those in
+            another unit than MACs are estimated: each exit but the last is taken to
+            take as long as any other.
         """
-        return costs_by_exits(self, self._parts.layer_macs)
+        if self.costs is None:
+            return costs_by_exits(self, self._parts.layer_macs)
+        return given_costs(self.costs)
+
+    def _costs_with(self, names: Sequence[str]) -> CostTable | None:
+        """The model's costs, as they would be with some of its exits and the last."""
+        if self.costs is None:
+            return None
+        kept = [k for k in self.exit_layers if k in (*names, self.exit_layers[-1])]
+        numbers = [self.exit_layers.index(layer) + 1 for layer in kept]
+        estimated = self.costs_by_exits()(numbers).with_controllers
+        return dataclasses.replace(
+            self.costs, layers=tuple(kept), costs=tuple(estimated.tolist()), p90=None
+        )
 
     def _made_anew(self, backbone: keras.Model, **changes) -> "EPNet":
         """An EPNet as this one is, on a backbone, but for some arguments."""
@@ -518,6 +602,7 @@ class EPNet(keras.Model):
             "preprocessing": parts.preprocessing,
             "beta_range": self.beta_range,
             "layer_macs": parts.layer_macs,
+            "costs": self.costs,
             "frozen": self.frozen,
             "name": self.name,
             "trainable": self.trainable,
@@ -580,6 +665,7 @@ class EPNet(keras.Model):
             "beta": self.beta,
             "beta_range": self.beta_range,
             "layer_macs": parts.layer_macs,
+            "costs": self.costs and typed_json.encode(self.costs),
             "frozen": self.frozen,
             "name": self.name,
             "trainable": self.trainable,
@@ -595,6 +681,8 @@ class EPNet(keras.Model):
             config[key] = keras.saving.deserialize_keras_object(
                 config.get(key), custom_objects=custom_objects
             )
+        if config.get("costs"):
+            config["costs"] = typed_json.decode(CostTable, config["costs"], "costs")
         # Models saved before there was a choice have the paper's.
         config["classifier"] = config["classifier"] or PaperClassifier()
         model = cls(**config)

@@ -45,7 +45,7 @@ def exit_rows(model: keras.Model, states: ExitStates | None = None) -> list[Exit
     Returns:
         A row for each exit.
     """
-    features, costs = model.exit_features, model.exit_costs
+    features, costs = model.exit_features, model.exit_macs
     nodes = graph.ancestors([features[-1]])
     accuracies: list[float | None] = [None] * len(features)
     if states is not None:

@@ -26,7 +26,7 @@ def backward_induction(
     Args:
         train: States of training images.
         costs: The model's costs.
-        beta: Cost sensitivity, percentage points per MAC.
+        beta: Cost sensitivity, points per unit of cost.
         max_images: States used, the first of them; the time goes with their number.
         seed: Seed of the trees.
     """

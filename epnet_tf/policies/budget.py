@@ -12,8 +12,8 @@ Usage:
 
 ```python
 candidates = budget.epnet_candidates(model)  # a model with `beta_range`
-macs = budget.parse_macs("45%", model.exit_costs.full)
-choice = budget.meet_macs(candidates, validation_states, macs)
+limit = budget.parse("45%", model.exit_costs)
+choice = budget.meet_cost(candidates, validation_states, limit)
 model.classify(images, beta=choice.parameter)
 ```
 """
@@ -33,6 +33,7 @@ from epnet_tf.model.states import ExitStates
 from epnet_tf.policies.learned import epnet
 from epnet_tf.policies.policy import Policy
 from epnet_tf.policies.rules import softmax_gate
+from epnet_tf.runtime import units
 
 # Policies by their parameter, ordered from the cheapest to the dearest. Order and
 # parameters must not depend on the validation images, else the promise is void. For
@@ -48,7 +49,7 @@ class Choice:
     Attributes:
         parameter: The candidate's, such as β.
         policy: The candidate.
-        measured: What was limited, as measured on the validation images: mean MACs, or
+        measured: What was limited, as measured on the validation images: mean cost, or
             percentage points.
         limit: What it will not exceed on new data, in the same unit.
         p_value: Of "the limit does not hold" for this candidate.
@@ -93,64 +94,74 @@ def softmax_gate_candidates(costs: ExitCosts, count: int = 300) -> Candidates:
     return {float(gamma): softmax_gate(gamma, costs) for gamma in gammas}
 
 
-def parse_macs(budget: str, full_macs: int) -> float:
-    """A budget as people write it, in MACs.
+def parse(budget: str, costs: ExitCosts) -> float:
+    """A budget as people write it, in the unit of the model's costs.
 
     Args:
-        budget: Mean multiply-adds, such as "30M" or "10e6", or a share of the full
-            network, such as "45%".
-        full_macs: What the full network spends.
+        budget: Mean cost of an image: multiply-adds, such as "30M" or "10e6"; with
+            costs in another unit a number of those, such as "1.5ms"; or a share of the
+            full network, such as "45%".
+        costs: The model's costs.
 
     Raises:
-        ValueError: If it is neither, or not above 0.
+        ValueError: If it is none of these, in another unit, or not above 0.
     """
+    scales = {"%": costs.full / 100.0}
+    if costs.unit == units.MACS:
+        scales |= {"k": 1e3, "M": 1e6, "G": 1e9, "": 1.0}
+        example = "30M or 10e6"
+    else:
+        scales[costs.unit] = 1.0
+        example = f"1.5{costs.unit}"
     text = budget.strip()
-    units = {"%": full_macs / 100.0, "k": 1e3, "M": 1e6, "G": 1e9}
-    unit = units.get(text[-1:], 1.0)
+    ending = max((e for e in scales if text.endswith(e)), key=len, default="")
     try:
-        macs = float(text[:-1] if text[-1:] in units else text) * unit
-    except ValueError:
-        macs = math.nan
-    if not 0 < macs < math.inf:
+        limit = float(text.removesuffix(ending)) * scales[ending]
+    except (KeyError, ValueError):
+        limit = math.nan
+    if not 0 < limit < math.inf:
         raise ValueError(
-            "Expected as budget a number of multiply-adds, such as 30M or 10e6, or a "
-            f"share of the full network, such as 45%. Received: {budget!r}."
+            f"Expected as budget a number of {units.words(costs.unit)[1]}, such as "
+            f"{example}, or a share of the full network, such as 45%. "
+            f"Received: {budget!r}."
         )
-    return macs
+    return limit
 
 
-def meet_macs(
+def meet_cost(
     candidates: Candidates,
     validation: ExitStates,
-    macs: float,
+    mean_cost: float,
     confidence: float = 0.95,
 ) -> Choice:
     """The dearest candidate whose mean cost is promised to be within a budget.
 
+    What is promised is about images: which exits new ones will leave through. That a
+    clock is slower on another day is not covered.
+
     Args:
         candidates: From the cheapest to the dearest.
         validation: States of images that neither network nor policies were trained on.
-        macs: The budget: mean multiply-adds of an image, all that the policy executes
-            included.
+        mean_cost: The budget for an image, all that the policy executes included, in
+            the unit of the candidates' costs.
         confidence: Probability, over the draw of the validation images, with which the
             budget holds on new data of the same kind.
 
     Returns:
-        The `Choice`; `measured` and `limit` are in MACs.
+        The `Choice`; `measured` and `limit` are in that unit.
 
     Raises:
         ValueError: If no candidate meets the budget, with the nearest.
     """
-
-    _check("macs", macs, candidates, validation, confidence)
-    most = float(max(policy.macs.max() for policy in candidates.values()))
+    _check("mean_cost", mean_cost, candidates, validation, confidence)
+    most = float(max(policy.costs.max() for policy in candidates.values()))
     return _last_that_keeps(
         candidates.items(),
-        lambda policy: policy.macs[policy.decide(validation) - 1] / most,
-        macs / most,
+        lambda policy: policy.costs[policy.decide(validation) - 1] / most,
+        mean_cost / most,
         confidence,
         most,
-        "mean MACs",
+        "mean cost",
     )
 
 

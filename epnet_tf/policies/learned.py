@@ -42,23 +42,23 @@ def epnet_matched(
     model: keras.Model,
     weights: ControllerWeights,
     validation: ExitStates,
-    mean_macs: float,
+    mean_cost: float,
 ) -> Policy:
-    """An EPNet's controllers with the threshold that spends about so many MACs.
+    """An EPNet's controllers with the threshold that spends about so much.
 
     Args:
         model: The `EPNet`.
         weights: As from `controller_weights`.
         validation: States of held-out images.
-        mean_macs: What an image may cost on average.
+        mean_cost: What an image may cost on average.
     """
     stops = stop_logits(model, validation, None, weights)
-    macs = model.exit_costs.with_controllers
+    costs = model.exit_costs.with_controllers
     low, high = float(stops.min()), float(stops.max())
     for _ in range(30):  # The higher the threshold, the more is spent.
         middle = (low + high) / 2
-        spent = macs[np.asarray(objective.first_stop(stops, middle))].mean()
-        low, high = (middle, high) if spent <= mean_macs else (low, middle)
+        spent = costs[np.asarray(objective.first_stop(stops, middle))].mean()
+        low, high = (middle, high) if spent <= mean_cost else (low, middle)
     return epnet(model, None, weights, low)
 
 

@@ -16,13 +16,13 @@ class Policy:
     Attributes:
         name: As in reports and figures.
         decide: Exit states of n images to the exit of each, int [n], counted from 1.
-        macs: [N]; multiply-adds spent when leaving through each exit: a policy pays
-            for the classifiers and controllers that it executes, and no others.
+        costs: [N]; what leaving through each exit costs, in the model's unit: a policy
+            pays for the classifiers and controllers that it executes, and no others.
     """
 
     name: str
     decide: Callable[[ExitStates], np.ndarray]
-    macs: np.ndarray
+    costs: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Score:
 
     Attributes:
         accuracy: Share of images with the right label, 0 to 1.
-        mean_macs: Mean multiply-adds spent on an image.
+        mean_cost: Mean cost of an image, in the unit of the policy's costs.
         exit_rates: [N]; share of images that left through each exit.
     """
 
     accuracy: float
-    mean_macs: float
+    mean_cost: float
     exit_rates: np.ndarray
 
     def benefit(self, beta: float) -> float:
         """Benefit in percentage points (equation 1) at a cost sensitivity."""
-        return objective.benefit(self.accuracy, self.mean_macs, beta)
+        return objective.benefit(self.accuracy, self.mean_cost, beta)
 
 
 def score(policy: Policy, states: ExitStates) -> Score:
@@ -54,16 +54,16 @@ def score(policy: Policy, states: ExitStates) -> Score:
     Returns:
         The `Score`.
     """
-    return score_exits(policy.decide(states), states, policy.macs)
+    return score_exits(policy.decide(states), states, policy.costs)
 
 
-def score_exits(exits: np.ndarray, states: ExitStates, macs: np.ndarray) -> Score:
+def score_exits(exits: np.ndarray, states: ExitStates, costs: np.ndarray) -> Score:
     """Scores a choice of exits.
 
     Args:
         exits: int [n], counted from 1.
         states: States of the images.
-        macs: [N]; multiply-adds spent when leaving through each exit.
+        costs: [N]; what leaving through each exit costs.
 
     Returns:
         The `Score`.
@@ -71,6 +71,6 @@ def score_exits(exits: np.ndarray, states: ExitStates, macs: np.ndarray) -> Scor
     index = np.asarray(exits) - 1
     return Score(
         accuracy=float(states.correct[np.arange(len(index)), index].mean()),
-        mean_macs=float(np.asarray(macs)[index].mean()),
-        exit_rates=np.bincount(index, minlength=len(macs)) / len(index),
+        mean_cost=float(np.asarray(costs)[index].mean()),
+        exit_rates=np.bincount(index, minlength=len(costs)) / len(index),
     )

@@ -26,7 +26,7 @@ def static(validation: ExitStates, costs: ExitCosts, beta: float) -> Policy:
     Args:
         validation: States of held-out images.
         costs: The model's costs.
-        beta: Cost sensitivity, percentage points per MAC.
+        beta: Cost sensitivity, points per unit of cost.
     """
     accuracy = validation.correct.mean(axis=0)
     best = (100.0 * accuracy - beta * costs.alone).argmax()
@@ -40,7 +40,7 @@ def hindsight(costs: ExitCosts, beta: float) -> Policy:
 
     Args:
         costs: The model's costs.
-        beta: Cost sensitivity, percentage points per MAC.
+        beta: Cost sensitivity, points per unit of cost.
     """
 
     def decide(states: ExitStates) -> np.ndarray:
@@ -86,25 +86,25 @@ def branchynet_tuned(validation: ExitStates, costs: ExitCosts, beta: float) -> P
 
 
 def softmax_gate_oracle(
-    validation: ExitStates, costs: ExitCosts, mean_macs: float
+    validation: ExitStates, costs: ExitCosts, mean_cost: float
 ) -> Policy:
     """The softmax gate guided by EPNet (paper, 5.2).
 
     Args:
         validation: States of held-out images.
         costs: The model's costs.
-        mean_macs: What EPNet spends on a validation image; the threshold is the one
+        mean_cost: What EPNet spends on a validation image; the threshold is the one
             that comes nearest to it.
     """
-    gamma = matching_threshold(lack_of_confidence, validation, costs, mean_macs)
+    gamma = matching_threshold(lack_of_confidence, validation, costs, mean_cost)
     return softmax_gate(gamma, costs, "softmax-gate-oracle")
 
 
 def branchynet_oracle(
-    validation: ExitStates, costs: ExitCosts, mean_macs: float
+    validation: ExitStates, costs: ExitCosts, mean_cost: float
 ) -> Policy:
     """BranchyNet guided by EPNet; see `softmax_gate_oracle`."""
-    limit = matching_threshold(entropy, validation, costs, mean_macs)
+    limit = matching_threshold(entropy, validation, costs, mean_cost)
     return branchynet(limit, costs, "branchynet-oracle")
 
 
@@ -118,7 +118,7 @@ def softmax_per_exit(validation: ExitStates, costs: ExitCosts, beta: float) -> P
     Args:
         validation: States of held-out images.
         costs: The model's costs.
-        beta: Cost sensitivity, percentage points per MAC.
+        beta: Cost sensitivity, points per unit of cost.
     """
     best = _best_limits(validation, costs, beta)
     return threshold("softmax-per-exit", lack_of_confidence, best, costs)
@@ -191,14 +191,14 @@ def best_threshold(
 
 
 def matching_threshold(
-    measure: Measure, validation: ExitStates, costs: ExitCosts, mean_macs: float
+    measure: Measure, validation: ExitStates, costs: ExitCosts, mean_cost: float
 ) -> float:
-    """The threshold, the same at every exit, that spends about so many MACs."""
+    """The threshold, the same at every exit, that spends about so much."""
     values = measure(validation)
     found = candidates(values, count=2000)
-    macs = costs.with_classifiers
-    spent = np.array([macs[first_below(values, c) - 1].mean() for c in found])
-    return float(found[np.abs(spent - mean_macs).argmin()])
+    paid = costs.with_classifiers
+    spent = np.array([paid[first_below(values, c) - 1].mean() for c in found])
+    return float(found[np.abs(spent - mean_cost).argmin()])
 
 
 def lack_of_confidence(states: ExitStates) -> np.ndarray:

@@ -24,6 +24,8 @@ def select_exits(
 ) -> list[str]:
     """Chooses the exits that pay, on validation states.
 
+    What exits cost is in the unit of `model.costs`, or MACs.
+
     Usage:
 
     ```python
@@ -34,7 +36,7 @@ def select_exits(
     Args:
         model: An `EPNet` with trained classifiers.
         states: Its states of images that it was not trained on.
-        betas: Cost sensitivities that count alike, percentage points per MAC.
+        betas: Cost sensitivities that count alike, points per unit of cost.
         count: Exits to keep at most, the last one, the network itself, counted.
 
     Returns:
@@ -117,5 +119,5 @@ class _Sets:
         return tuned
 
     def _rewards(self, at: np.ndarray) -> list[np.ndarray]:
-        macs = self.costs((at + 1).tolist()).with_controllers
-        return [100.0 * self.correct[:, at] - beta * macs for beta in self.betas]
+        paid = self.costs((at + 1).tolist()).with_controllers
+        return [100.0 * self.correct[:, at] - beta * paid for beta in self.betas]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from epnet_tf.runtime import typed_json
+from epnet_tf.runtime import cost_table, typed_json, units
 from epnet_tf.runtime.metrics import Metrics
 
 MANIFEST = "epnet.json"
@@ -135,7 +135,7 @@ class Policy:
             largest softmax probability less the exit's `confidence`.
         threshold: Of `stop_NN`.
         beta: Cost sensitivity that the controllers were trained for, or thresholds
-            tuned for, percentage points per MAC.
+            tuned for, points per unit of cost.
         beta_range: Instead of `beta`: lowest and highest value of the input `beta`;
             only of controllers.
         confidence: Of type `threshold`: a probability for each exit but the last.
@@ -218,11 +218,14 @@ class Manifest:
         quantization: The quantization mode.
         policy: When to stop.
         full_macs: Multiply-adds of the plain network, without exits.
+        cost_unit: The unit of `costs`, in which β is points per unit; None for MACs.
         segments: In the order in which they run; none if there is only `model`.
         metrics: Measured while converting; None if there was nothing to measure on.
         model: The same model in one file, if it is there.
         preprocessing: How pictures become images; None in bundles of before, whose
             pictures are stretched.
+        costs: What leaving through each exit costs in `cost_unit`; None for MACs.
+        full_cost: What the plain network costs in `cost_unit`; None for MACs.
     """
 
     format: str
@@ -237,6 +240,9 @@ class Manifest:
     metrics: Metrics | None
     model: ModelEntry | None = None
     preprocessing: Preprocessing | None = None
+    cost_unit: str | None = None
+    costs: tuple[float, ...] | None = None
+    full_cost: float | None = None
 
     @property
     def exits(self) -> Sequence[SegmentEntry | ExitEntry]:
@@ -250,8 +256,23 @@ class Manifest:
 
     @property
     def cumulative_macs(self) -> np.ndarray:
-        """int64 [exits], what leaving through each exit costs."""
+        """int64 [exits], multiply-adds of leaving through each exit."""
         return np.array([exit.cumulative_macs for exit in self.exits], np.int64)
+
+    @property
+    def paid_unit(self) -> str:
+        """The unit of what policies pay: `macs`, or `cost_unit`."""
+        return self.cost_unit or units.MACS
+
+    @property
+    def paid(self) -> np.ndarray:
+        """[exits], what leaving through each exit costs, in `paid_unit`."""
+        return self.cumulative_macs if self.costs is None else np.array(self.costs)
+
+    @property
+    def paid_in_full(self) -> float:
+        """What the plain network costs, in `paid_unit`."""
+        return self.full_macs if self.full_cost is None else self.full_cost
 
 
 def write_manifest(manifest: Manifest, folder: str | os.PathLike) -> None:
@@ -353,6 +374,14 @@ def read_tflite(folder: str | os.PathLike, entry: SegmentEntry | ModelEntry) -> 
     return content
 
 
+def without_segments(manifest: Manifest) -> ValueError:
+    """The error of a bundle whose exits cannot be timed one by one."""
+    return ValueError(
+        "Expected a bundle with segments, which are timed one by one. "
+        f"Received: '{manifest.name}', one file that stops by itself."
+    )
+
+
 def check_sha256(
     content: bytes, entry: SegmentEntry | ModelEntry, path: str | os.PathLike
 ) -> None:
@@ -385,6 +414,16 @@ def _verify(manifest: bytes, checksum: pathlib.Path) -> None:
         )
 
 
+def _fault_of_costs(manifest: Manifest) -> str | None:
+    """What is wrong with costs in another unit than MACs; None if nothing is."""
+    costs, full, unit = manifest.costs, manifest.full_cost, manifest.paid_unit
+    if unit == units.MACS:
+        return None if (costs, full) == (None, None) else "their cost_unit is missing"
+    if costs is None or full is None:
+        return f"costs or full_cost are missing beside cost_unit '{unit}'"
+    return cost_table.fault_of(unit, costs, full, len(manifest.exits))
+
+
 def _check(manifest: Manifest, path: str | os.PathLike) -> None:
     """Refuses what the types alone let pass, and what cannot be run yet."""
     problem = None
@@ -396,6 +435,8 @@ def _check(manifest: Manifest, path: str | os.PathLike) -> None:
         problem = "a model's file is outside the bundle"
     elif policy_problem := _policy_problem(manifest.policy, len(manifest.exits)):
         problem = policy_problem
+    elif fault := _fault_of_costs(manifest):
+        problem = f"its costs are not as they should be: {fault}"
     elif manifest.input.quantization or manifest.input.dtype not in (
         "float32",
         "uint8",

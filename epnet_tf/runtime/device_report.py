@@ -1,7 +1,7 @@
-"""What the Android demo's benchmark has measured on a device.
+"""What a benchmark of a bundle has measured on a device.
 
-`read_device_report` gives it as arrays: what leaving through each exit costs in
-milliseconds, to take the place of multiply-adds.
+The Android demo's benchmark exports it, and `python -m epnet_tf.measure_costs` writes
+it. `epnet_tf.read_costs` makes of it what takes the place of multiply-adds.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ FORMAT = "epnet-device-report"
 VERSION = 1
 
 # What is always there; the thermal state is not.
-_DEVICE = ("manufacturer", "model", "android_sdk", "abi", "cores")
+_DEVICE = ("manufacturer", "model", "abi", "cores")
 _CONDITIONS = ("tflite", "threads", "warm_up", "repetitions", "created")
 _BUNDLE = ("name", "quantization", "beta", "full_macs")
 _EARLY_EXIT = ("images", "accuracy", "mean_macs", "mean_ms", "p90_ms")
@@ -35,8 +35,8 @@ class DeviceReport:
     """A benchmark of one bundle on one device.
 
     Attributes:
-        device: What the device says about itself: manufacturer, model, android_sdk,
-            abi, cores, and its thermal state before and after.
+        device: What the device says about itself: manufacturer, model, abi, cores; of
+            a phone android_sdk, and its thermal state before and after.
         conditions: Version of TFLite, threads, warm_up and repetitions.
         bundle: The bundle's name, quantization, beta and full_macs.
         layers: The layer of each exit, to tell which model the costs are for.
@@ -60,12 +60,16 @@ class DeviceReport:
 
     @property
     def exit_costs_ms(self) -> np.ndarray:
-        """float64 [exits], mean milliseconds of leaving through each exit."""
-        return np.array([latency.mean for latency in self.reaching])
+        """float64 [exits], milliseconds of leaving through each exit.
+
+        The sums of the segments' medians: they never fall from exit to exit, and a
+        moment in which the device was busy disturbs them least.
+        """
+        return np.cumsum([latency.median for latency in self.segments])
 
 
 def read_device_report(path: str | os.PathLike) -> DeviceReport:
-    """Reads the JSON that the app exports.
+    """Reads the JSON that the app exports, or `epnet_tf.measure_costs` writes.
 
     Args:
         path: The file.
@@ -137,9 +141,12 @@ def format_report(report: DeviceReport) -> str:
     """The report as a table, with a line about the device before it."""
     device, conditions = report.device, report.conditions
     heat = device.get("thermal_before"), device.get("thermal_after")
+    system = ""
+    if "android_sdk" in device:
+        system = f", Android SDK {device['android_sdk']}"
     lines = [
-        f"{device['manufacturer']} {device['model']}, Android SDK "
-        f"{device['android_sdk']}, {device['abi']}, {device['cores']} cores, "
+        f"{device['manufacturer']} {device['model']}{system}, {device['abi']}, "
+        f"{device['cores']} cores, "
         f"thermal state {heat[0] or 'unknown'} to {heat[1] or 'unknown'}",
         f"bundle {report.bundle['name']} ({report.bundle['quantization']}), "
         f"beta {report.bundle['beta']:g}, TFLite {conditions['tflite']}, "

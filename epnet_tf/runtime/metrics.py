@@ -12,10 +12,11 @@ class PolicyMetrics:
 
     Attributes:
         accuracy: Share of right answers.
-        benefit: 100 · accuracy - β · mean MACs, in percentage points.
+        benefit: 100 · accuracy - β · mean cost, in percentage points.
         mean_macs: Mean multiply-adds of an image.
         exit_rates: Share of the images that left through each exit.
         exit_accuracy: Share of right answers of each exit, on all images.
+        mean_cost: Mean cost of an image in the bundle's unit; None for MACs.
     """
 
     accuracy: float
@@ -23,6 +24,12 @@ class PolicyMetrics:
     mean_macs: float
     exit_rates: tuple[float, ...]
     exit_accuracy: tuple[float, ...] | None = None
+    mean_cost: float | None = None
+
+    @property
+    def mean_paid(self) -> float:
+        """Mean cost of an image in the bundle's unit."""
+        return self.mean_macs if self.mean_cost is None else self.mean_cost
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,13 +18,13 @@ class ControllerTrainer(ExitTrainer):
     Main branch and classifiers are frozen and run in inference mode. Compile with an
     optimizer (the loss is built in: minus the expected benefit) and fit on raw images
     and labels, or, far faster, on `ExitStates.inputs`, computed once; the gradients
-    are the same. Reports `benefit`, `accuracy` and `mean_macs` of the policy as it
+    are the same. Reports `benefit`, `accuracy` and `mean_cost` of the policy as it
     will run, with hard stops; with `beta_range`, at both ends and in the (geometric)
     middle of the range.
 
     Args:
         model: The `EPNet` whose controllers are trained in place.
-        beta: Cost sensitivity, percentage points per MAC; becomes `model.beta`. None
+        beta: Cost sensitivity, points per unit of cost; becomes `model.beta`. None
             for a model with `beta_range`: there β is drawn log-uniformly from the
             range for each image of each batch.
         seed: Seed of the β drawn.
@@ -45,7 +45,7 @@ class ControllerTrainer(ExitTrainer):
         self.controllers = [
             model.get_layer(f"controller_{i:02d}") for i in range(1, model.num_exits)
         ]
-        self.macs = tuple(float(m) for m in model.exit_costs.with_controllers)
+        self.costs = tuple(float(c) for c in model.exit_costs.with_controllers)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Above 0 while `Exploration` is at work.
@@ -64,7 +64,7 @@ class ControllerTrainer(ExitTrainer):
                 at,
                 keras.metrics.Mean(name=f"benefit{name}"),
                 keras.metrics.Mean(name=f"accuracy{name}"),
-                keras.metrics.Mean(name=f"mean_macs{name}"),
+                keras.metrics.Mean(name=f"mean_cost{name}"),
             )
             for name, at in report_at.items()
         }
@@ -73,13 +73,14 @@ class ControllerTrainer(ExitTrainer):
         """Changes β without compiling anew.
 
         Args:
-            beta: Cost sensitivity, percentage points per MAC.
+            beta: Cost sensitivity, points per unit of cost.
 
         Raises:
             ValueError: If β is negative.
         """
         objective.check_beta(beta)
-        objective.warn_of_beta(beta, self.model.exit_costs.full)
+        paid = self.model.exit_costs
+        objective.warn_of_beta(beta, paid.full, paid.unit)
         self.beta.assign(beta)
         self.model.beta = float(beta)
 
@@ -111,7 +112,7 @@ class ControllerTrainer(ExitTrainer):
         objectives = objective.training_objective(
             y_pred["stops"],
             correct,
-            self.macs,
+            self.costs,
             y_pred["beta"],
             self.temperature,
             relative=self.model.beta_range is not None,
@@ -119,16 +120,16 @@ class ControllerTrainer(ExitTrainer):
         return self.mean_loss(-objectives, sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Benefit, accuracy and mean MACs with hard stops."""
+        """Benefit, accuracy and mean cost with hard stops."""
         correct = ops.stack(self.correct(y, self.logits(y_pred)), axis=-1)
-        macs = ops.convert_to_tensor(self.macs)
+        costs = ops.convert_to_tensor(self.costs)
         for beta, *metrics in self.policy_metrics.values():
             stops, betas = y_pred["stops"], y_pred["beta"][:, 0]
             if beta is not None:
                 betas = ops.full_like(betas, beta)
                 stops = self._stops(y_pred, betas[:, None], training=False)
-            left = ops.one_hot(objective.first_stop(stops), len(self.macs))
-            right, spent = ops.sum(left * correct, axis=-1), ops.sum(left * macs, -1)
+            left = ops.one_hot(objective.first_stop(stops), len(self.costs))
+            right, spent = ops.sum(left * correct, axis=-1), ops.sum(left * costs, -1)
             benefits = objective.benefit(right, spent, betas)
             for metric, value in zip(metrics, (benefits, right, spent), strict=True):
                 metric.update_state(value, sample_weight)
@@ -161,7 +162,7 @@ def check_betas(betas: float | Sequence[float] | None, model: keras.Model) -> No
     """Checks the β that a model's controllers are to be trained for.
 
     Args:
-        betas: One cost sensitivity or several, percentage points per MAC, or None.
+        betas: One cost sensitivity or several, points per unit of cost, or None.
         model: The `EPNet`.
 
     Raises:
@@ -187,7 +188,7 @@ def draw_betas(count, beta_range: tuple[float, float], seed_generator):
 
     Args:
         count: Number of images b.
-        beta_range: Lowest and highest cost sensitivity, percentage points per MAC.
+        beta_range: Lowest and highest cost sensitivity, points per unit of cost.
         seed_generator: A `keras.random.SeedGenerator`.
 
     Returns:

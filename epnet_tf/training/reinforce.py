@@ -19,6 +19,6 @@ class ReinforceSweep(ControllerSweep):
         """A surrogate: its gradient is REINFORCE's, its value means nothing."""
         betas = np.array(self.betas, "float32")[:, None, None]
         surrogate = objective.reinforce_surrogate(
-            y_pred, y[None], self.macs, betas, self.seed_generator
+            y_pred, y[None], self.costs, betas, self.seed_generator
         )
         return ops.sum(self.mean_loss(-surrogate, sample_weight))

@@ -29,7 +29,7 @@ class ControllerSweep(Stage):
 
     Args:
         model: The `EPNet`; its controllers give the architecture.
-        betas: Cost sensitivities, percentage points per MAC; None for a model with
+        betas: Cost sensitivities, points per unit of cost; None for a model with
             `beta_range`.
         seed: Seed of the initial weights, the same for every β, and of the β drawn.
 
@@ -44,10 +44,11 @@ class ControllerSweep(Stage):
         self.built = True  # All variables are made here.
         check_betas(betas, model)
         self.betas = () if betas is None else tuple(float(beta) for beta in betas)
+        paid = model.exit_costs
         for beta in self.betas:
-            objective.warn_of_beta(beta, model.exit_costs.full)
+            objective.warn_of_beta(beta, paid.full, paid.unit)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.macs = model.exit_costs.with_controllers
+        self.costs = paid.with_controllers
         # Above 0 while `Exploration` is at work.
         self.temperature = self.add_weight(
             (), initializer="zeros", trainable=False, name="temperature"
@@ -100,7 +101,7 @@ class ControllerSweep(Stage):
         objectives = objective.training_objective(
             y_pred,
             y[None],
-            self.macs,
+            self.costs,
             x["beta"][None] if for_range else betas,
             self.temperature,
             relative=for_range,
@@ -159,7 +160,7 @@ def train_controllers(
     Args:
         model: The `EPNet` that the states come from.
         states: States of training images; stored ones are read shard by shard.
-        betas: Cost sensitivities, percentage points per MAC; None for a model with
+        betas: Cost sensitivities, points per unit of cost; None for a model with
             `beta_range`, whose one set of controllers is trained for the range.
         seed: Seed of initial weights, order, dropout and the β drawn.
         epochs: Passes over the states.

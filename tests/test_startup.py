@@ -25,7 +25,7 @@ TRAINING = {
     "benchmarks/sweep.py": [],
     "benchmarks/workers.py": [f"--bundle={BUNDLE}", "--dataset=digits"],
 }
-RUNTIME = ("epnet_tf.run", "epnet_tf.device_report")
+RUNTIME = ("epnet_tf.run", "epnet_tf.device_report", "epnet_tf.measure_costs")
 
 
 def command(name):
@@ -81,6 +81,7 @@ def test_a_command_says_which_extra_it_needs(bare, name):
     [
         (["train.py", "--workdir=w", "--beta=-1"], "Expected --beta >= 0."),
         (["train.py", "--workdir=w", "--beta_range=2,1"], "Expected --beta_range="),
+        (["train.py", "--workdir=w", "--costs=no.json"], "No such file or directory"),
     ],
 )
 def test_wrong_values_are_told_before_anything_is_imported(bare, arguments, sentence):

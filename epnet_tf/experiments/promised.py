@@ -6,9 +6,9 @@ from epnet_tf import policies
 from epnet_tf.evaluation import promises
 from epnet_tf.experiments.config import Config
 from epnet_tf.model import EPNet
-from epnet_tf.model.states import ExitStates
+from epnet_tf.model.states import ExitStates, StoredStates
 from epnet_tf.policies import budget
-from epnet_tf.training.sweep import train_controllers
+from epnet_tf.training.sweep import ControllerSweep, train_controllers
 
 # What running the whole network costs at the β of a network of which nothing is known.
 _POINTS = (3.0, 10.0)
@@ -26,6 +26,39 @@ def betas_for_size(full: float) -> tuple[float, ...]:
         β, rounded to one digit, at which running all of it costs about 3 and 10 points.
     """
     return tuple(float(f"{points / full:.0e}") for points in _POINTS)
+
+
+def candidates(
+    model: EPNet,
+    train: ExitStates | StoredStates,
+    epochs: int,
+    seed: int = 0,
+    verbose="auto",
+) -> tuple[ControllerSweep, budget.Candidates]:
+    """Trains controllers for a dozen β side by side.
+
+    Args:
+        model: The `EPNet` with trained classifiers.
+        train: States of the training images.
+        epochs: Passes over them.
+        seed: Of the training.
+        verbose: As in `keras.Model.fit`.
+
+    Returns:
+        The sweep, which can assign any of them to the model, and their policies by β.
+    """
+    full = model.exit_costs.full
+    # Rounded, as folders are named after them.
+    betas = [float(f"{b / full:.1e}") for b in np.geomspace(_MOST, _LEAST, _COUNT)]
+    sweep = train_controllers(
+        model, train, betas, seed=seed, epochs=epochs, verbose=verbose
+    )
+    found = {}
+    for beta in betas:
+        sweep.assign(beta=beta)
+        weights = policies.controller_weights(model)
+        found[beta] = policies.epnet(model, weights=weights)
+    return sweep, found
 
 
 def betas_that_keep(
@@ -59,24 +92,10 @@ def betas_that_keep(
         budget.parse(text, model.exit_costs)
     if not config.budgets and not config.accuracy_drops:
         return []
-    # Rounded, as folders are named after them.
-    full = model.exit_costs.full
-    betas = [float(f"{b / full:.1e}") for b in np.geomspace(_MOST, _LEAST, _COUNT)]
-    sweep = train_controllers(
-        model,
-        train,
-        betas,
-        seed=config.seed,
-        epochs=config.schedule.controller_epochs,
-        verbose=verbose,
-    )
-    candidates = {}
-    for beta in betas:
-        sweep.assign(beta=beta)
-        weights = policies.controller_weights(model)
-        candidates[beta] = policies.epnet(model, weights=weights)
+    epochs = config.schedule.controller_epochs
+    _, tried = candidates(model, train, epochs, config.seed, verbose)
     found = promises.choose(
-        model, candidates, validation, config.budgets, config.accuracy_drops
+        model, tried, validation, config.budgets, config.accuracy_drops
     )
     return [promise for promise, _ in found]
 

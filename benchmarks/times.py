@@ -44,8 +44,8 @@ _INTRODUCTION = """# Times
 
 Made by `python benchmarks/times.py`: what an image takes in LiteRT from Python, one
 thread, all in turn: the mean, what nine of ten images take at most, and the mean as a
-share of the plain network's. The static exit is the one whose accuracy is nearest to the
-policy's.
+share of the plain network's. The static exit is the one whose accuracy is nearest
+to the policy's.
 """
 
 

@@ -97,7 +97,7 @@ def test_the_model_decides_as_softmax_per_exit(epnet, beta):
     model = epnet.with_thresholds(confidence, beta)
     exits = policies.epnet(model).decide(states)
     np.testing.assert_array_equal(exits, rule.decide(states))
-    np.testing.assert_array_equal(policies.epnet(model).macs, rule.macs)
+    np.testing.assert_array_equal(policies.epnet(model).costs, rule.costs)
     assert 1 < len(set(exits))
 
 

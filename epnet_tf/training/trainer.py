@@ -130,5 +130,5 @@ class ExitTrainer(Stage):
             if getattr(callback, "mode", None) == "auto":
                 name = callback.monitor.removeprefix("val_")
                 if name in names:
-                    falls = name.startswith(("loss", "mean_macs"))
+                    falls = name.startswith(("loss", "mean_cost"))
                     callback.mode = "min" if falls else "max"

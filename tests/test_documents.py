@@ -243,7 +243,7 @@ def run_page(page: str) -> dict:
 
 def check_own_model(clone, names, printed):
     """The first page's model stops, and its one file as its segments."""
-    assert (clone / "runs/readme/bundle/epnet.json").exists()
+    assert (clone / "runs/own/bundle/epnet.json").exists()
     assert len(names["exit"]) == 10
     assert (names["exit"] >= 1).all()
     assert (names["exit"] <= names["model"].num_exits).all()
@@ -260,7 +260,7 @@ def check_server(clone, names, printed):
 
 
 # What must be true after a page, beyond that its blocks run.
-CHECKS = {"README.md": check_own_model, "docs/runtime.md": check_server}
+CHECKS = {"docs/start.md": check_own_model, "docs/runtime.md": check_server}
 
 
 @pytest.mark.parametrize("page", runnable())

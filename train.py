@@ -168,7 +168,7 @@ def main(_) -> None:
     import tensorflow as tf
 
     from epnet_tf.evaluation import curve, reports
-    from epnet_tf.experiments import agreement, experiment, promised
+    from epnet_tf.experiments import agreement, experiment, promised, shipped
     from epnet_tf.training.distributed import is_chief, strategy_for
 
     budgets, drops = _BUDGET.value or (), _MAX_ACCURACY_DROP.value or ()
@@ -222,6 +222,7 @@ def main(_) -> None:
         )
     if is_chief(strategy):
         print(reports.table(metrics))
+        print(shipped.table(metrics["shipped"]))
         if "promises" in metrics:
             print(promised.table(metrics["promises"]))
         if beta_range:

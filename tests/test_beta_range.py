@@ -183,13 +183,14 @@ def test_files_of_an_experiment(finished):
 def test_scores_of_an_experiment(finished, inputs):
     workdir, metrics = finished
     assert set(metrics["policies"]) == {
-        "epnet", "epnet-dedicated", "softmax-gate-tuned", "static", "resnet",
+        *("epnet", "epnet-dedicated", "softmax-per-exit"),
+        *("softmax-gate-tuned", "static", "resnet"),
     }  # fmt: skip
     for rows in metrics["policies"].values():
         assert [row["beta"] for row in rows] == list(BETAS)
     assert metrics["curve"]["beta_range"] == list(BETA_RANGE)
     assert set(metrics["curve"]["policies"]) == {
-        "epnet", "softmax-gate-tuned", "static", "resnet",
+        "epnet", "softmax-per-exit", "softmax-gate-tuned", "static", "resnet",
     }  # fmt: skip
     for rows in metrics["curve"]["policies"].values():
         betas = [row["beta"] for row in rows]
@@ -212,14 +213,18 @@ def test_tables_of_an_experiment(finished):
     assert "against epnet-dedicated" not in table
     lines = curve.table(metrics).splitlines()
     assert len(lines) == 11 and lines[2].split()[0] == "5.0e-05"
-    header = "beta epnet accuracy of full softmax-gate-tuned static resnet"
+    header = (
+        "beta epnet accuracy of full softmax-per-exit softmax-gate-tuned static resnet"
+    )
     assert lines[1].split() == header.split()
 
 
 def test_picture_of_the_curve(finished):
     (axes,) = curve.accuracy_against_cost(finished[1]).axes
     lines = {line.get_label(): line for line in axes.get_lines()}
-    assert set(lines) == {"epnet", "softmax-gate-tuned", "static", "resnet"}
+    assert set(lines) == {
+        "epnet", "softmax-per-exit", "softmax-gate-tuned", "static", "resnet",
+    }  # fmt: skip
     rows = finished[1]["curve"]["policies"]["epnet"]
     assert set(lines["epnet"].get_ydata()) == {100 * r["accuracy"] for r in rows}
     x = list(lines["epnet"].get_xdata())

@@ -13,7 +13,7 @@ from small_models import small_backbone, small_images
 import epnet_tf
 from epnet_tf import data
 from epnet_tf.evaluation import reports
-from epnet_tf.experiments import experiment
+from epnet_tf.experiments import case, experiment
 from epnet_tf.experiments.checkpoint import Checkpoint
 from epnet_tf.model import PaperClassifier
 
@@ -89,7 +89,7 @@ def test_config_and_metrics(finished, inputs):
     assert config == config_for(inputs).as_json() == metrics["settings"]
     assert config["schedule"]["epochs"] == 2 and config["betas"] == list(BETAS)
     assert set(metrics["policies"]) == {
-        "epnet", "softmax-gate-tuned", "static", "resnet",
+        "epnet", "softmax-per-exit", "softmax-gate-tuned", "static", "resnet",
     }  # fmt: skip
     for rows in metrics["policies"].values():
         for beta, row in zip(BETAS, rows, strict=True):
@@ -108,7 +108,10 @@ def test_metrics_are_what_the_saved_models_do_on_test_images(finished, inputs):
     for i, beta in enumerate(BETAS):
         model = keras.saving.load_model(experiment.model_file(workdir, beta))
         prediction = model.classify(test.images)
-        row = metrics["policies"]["epnet"][i]
+        choice = metrics["shipped"][i]
+        assert choice["beta"] == beta == model.beta
+        assert (model.confidence is None) == (choice["policy"] == "epnet")
+        row = metrics["policies"][choice["policy"]][i]
         assert row["accuracy"] == pytest.approx(
             (prediction.label == test.labels).mean()
         )
@@ -117,9 +120,23 @@ def test_metrics_are_what_the_saved_models_do_on_test_images(finished, inputs):
     assert resnet["mean_cost"] == metrics["full_macs"]
 
 
+def test_what_promises_alone_asked_for_is_evaluated_at_their_betas(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "workdir")
+    settings = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps(settings | {"betas": []}))
+    assert case.load_case(workdir, verbose=0).plan.betas == BETAS
+
+
 def test_the_table_tells_wins_and_losses(finished):
     table = reports.table(finished[1])
-    for name in ("epnet", "softmax-gate-tuned", "static", "resnet", "multiply-adds"):
+    for name in (
+        "epnet",
+        "softmax-per-exit",
+        "softmax-gate-tuned",
+        "static",
+        "resnet",
+        "multiply-adds",
+    ):
         assert name in table
     assert table.count("wins against") + table.count("LOSES against") == len(BETAS)
     assert table.count("100.0%") >= len(BETAS)

@@ -123,6 +123,7 @@ def cells(text, first):
 
 def test_report_says_what_was_measured(manifest, metrics):
     text = report.text(dataclasses.replace(manifest, full_macs=40))
+    text = text.partition("## Words")[0]
     full = ["100.00%", "77.50", "0.00 M", "56.2%", "", "", ""]
     assert cells(text, "Keras model, float32")[1:] == full
     ours = ["50.00%", "30.00", "0.00 M", "50.0%", "75.0%", "50.0%", "50.0%"]
@@ -148,6 +149,55 @@ def test_size_and_time(manifest, metrics):
     text = report.text(dataclasses.replace(manifest, metrics=metrics))
     assert "1.00 MB, 0.25 of the same segments in float32" in text
     assert cells(text, "segments")[1:] == ["0.500 ms", "0.25"]
+
+
+def test_bundle_stands_beside_the_plain_network(manifest, metrics):
+    whole = measure.whole_name(manifest)
+    names = (measure.PLAIN, whole, measure.EARLY, measure.ONE_FILE)
+    cost = Cost(
+        float_bytes=4_000_000,
+        bundle_bytes=1_000_000,
+        times=tuple(
+            Time(n, 9.0, 1.0, m) for n, m in zip(names, (1, 2, 3, 4), strict=True)
+        ),
+        plain_bytes=900_000,
+        whole_bytes=950_000,
+    )
+    metrics = dataclasses.replace(metrics, cost=cost)
+    segments = tuple(
+        dataclasses.replace(entry, bytes=1_000, cumulative_macs=macs)
+        for entry, macs in zip(manifest.segments, (1e6, 2e6, 4e6), strict=True)
+    )
+    model = dataclasses.replace(manifest.model, bytes=3_500)
+    manifest = dataclasses.replace(
+        manifest, segments=segments, model=model, full_macs=3_900_000, metrics=metrics
+    )
+    text = report.text(manifest)
+    plain = cells(text, "plain network, int8")
+    assert plain[1:] == ["100.00%", "3.90 M", "900,000", "1.000 ms"]
+    # Images that go through all exits: the last one's answers.
+    none_taken = cells(text, "with all exits, none taken")
+    assert none_taken[1:] == ["100.00%", "4.00 M", "950,000", "2.000 ms"]
+    early = cells(text, "bundle: segments")
+    assert early[1:] == ["50.00%", "0.00 M", "3,000", "3.000 ms"]
+    assert cells(text, f"bundle: {model.file}")[3:] == ["3,500", "4.000 ms"]
+    assert "accuracy, validation images" in text
+
+
+def test_the_plain_network_is_the_last_exit_alone(epnet_with_beta, images):
+    whole = convert.to_tflite(epnet_with_beta, images, "int8", beta=1e-5)
+    plain = measure.plain_network(whole)
+    assert list(plain.inputs) == ["image"] and list(plain.outputs) == ["logits_04"]
+    assert len(plain.content) < len(whole.content)
+    wanted = outputs.of_tflite(whole, images, 1e-5).logits[:, -1]
+    found = outputs.run(outputs.opened(plain), images)["logits_04"]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_every_column_of_the_report_is_defined(manifest):
+    text, words = report.text(manifest).split("## Words")
+    for word in ("accuracy", "benefit", "MACs", "exit rate", "same exit", "both"):
+        assert word in text and f"**{word}**" in words
 
 
 def test_figure_has_a_row_of_panels_for_each_set(manifest, metrics):
@@ -200,7 +250,8 @@ def test_bundle_holds_its_report(int8_bundle, float_bundle):
     of_float = float_bundle.manifest.segments
     assert cost.float_bytes == sum(s.bytes for s in of_float)
     assert next(t.ratio for t in cost.times) == 1.0
-    assert all(t.milliseconds > 0 for t in cost.times)
+    assert all(t.milliseconds > 0 and t.mean_milliseconds > 0 for t in cost.times)
+    assert "## Beside the plain network" in text
 
 
 def test_bundles_of_earlier_versions_are_read(int8_bundle, tmp_path):

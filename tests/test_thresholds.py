@@ -181,6 +181,11 @@ def test_bundle_says_its_thresholds(made, thresholded):
     )
 
 
+def test_the_report_says_its_thresholds(made, thresholded):
+    text = (made.path / "report.md").read_text()
+    assert ", ".join(f"{c:.4f}" for c in thresholded.confidence) in text
+
+
 def test_runner_and_one_file_stop_where_keras_does(thresholded, made, images):
     assert made.manifest.metrics.same_exit > 0.9
     answers = epnet_tf.SegmentRunner(made.path).predict(images)

@@ -13,13 +13,14 @@ from epnet_tf.data.streams import Images
 from epnet_tf.model import EPNet
 from epnet_tf.runtime import bundle
 from epnet_tf.runtime.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics, Time
-from epnet_tf.runtime.prediction import ExitOutputs, Prediction
+from epnet_tf.runtime.prediction import ExitOutputs, Prediction, numbered
 from epnet_tf.runtime.runner import SegmentRunner
-from epnet_tf.tflite import one_file, outputs, slicer
+from epnet_tf.tflite import flatbuffer, one_file, outputs, slicer
 from epnet_tf.tflite.flatbuffer import Graph
 
 # What the times in a report are compared with.
 FLOAT = "float32 model in one piece"
+PLAIN = "plain network"
 ROW = "all segments in a row"
 EARLY = "segments with early termination"
 ONE_FILE = "one file that stops by itself"
@@ -199,11 +200,11 @@ def cost(
         The `Cost`; each round runs all contenders on the same images.
     """
     manifest = bundle.read_manifest(folder)
+    plain = plain_network(whole)
     contenders: dict[str, Callable] = {
         FLOAT: one_image(outputs.opened(float32, beta)),
-        f"{manifest.quantization} model in one piece": one_image(
-            outputs.opened(whole, beta)
-        ),
+        PLAIN: one_image(outputs.opened(plain)),
+        whole_name(manifest): one_image(outputs.opened(whole, beta)),
     }
     contenders |= runners(folder, images[:1], beta)
     timings = time_in_turn(contenders, images, _rounds(contenders, images[0]))
@@ -214,10 +215,34 @@ def cost(
         float_bytes=sum(len(graph.content) for graph in same),
         bundle_bytes=sum(entry.bytes for entry in written),
         times=tuple(
-            Time(name, timing.milliseconds(50), timing.ratio(timings[FLOAT]))
+            Time(
+                name,
+                timing.milliseconds(50),
+                timing.ratio(timings[FLOAT]),
+                timing.mean_milliseconds,
+            )
             for name, timing in timings.items()
         ),
+        plain_bytes=len(plain.content),
+        whole_bytes=len(whole.content),
     )
+
+
+def whole_name(manifest: bundle.Manifest) -> str:
+    """What the multi-exit model that a bundle is made from is called in its times."""
+    return f"{manifest.quantization} model in one piece"
+
+
+def plain_network(whole: Graph) -> Graph:
+    """The network without exits: what leads to the last one's logits.
+
+    Args:
+        whole: A multi-exit model, of any quantization.
+    """
+    name = numbered(whole.outputs, "logits")[-1]
+    logits = whole.outputs[name]
+    image = {"image": whole.inputs["image"]}
+    return flatbuffer.extract(whole, whole.ancestors([logits]), image, {name: logits})
 
 
 def runners(

@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from epnet_tf.conversion import report_figure
+from epnet_tf.conversion import measure, report_figure
 from epnet_tf.evaluation import figures
 from epnet_tf.evaluation.markdown import table
 from epnet_tf.runtime import units
@@ -13,6 +13,32 @@ from epnet_tf.runtime.metrics import BeforeRefit, Cost, Metrics, PolicyMetrics, 
 
 REPORT = "report.md"
 FIGURE = "report.png"
+# What stands at the end of every report.
+_WORDS = """## Words
+
+- **plain network**: the same network without exits, quantized alike: what the bundle is
+  to be better than.
+- **accuracy**: share of right answers. Of an exit: on all images, as if all left there.
+- **MACs**: multiply-adds of an image, those of the exits that it passes included. **of
+  full**: as a share of the plain network's.
+- **benefit**: percentage points of accuracy, less β for each multiply-add, or unit of
+  another cost, of the mean image. **β**, the cost sensitivity, says how many points one
+  is worth.
+- **exit rate**: share of the images that leave through an exit.
+- **same exit**, **same label**, **both**: shares of the images that the bundle treats
+  as the Keras model does.
+- **confidence shift**: how much larger an exit's largest probability is in the bundle
+  than in the Keras model, mean over all images.
+- **benefit lost**: by images that leave the bundle there, against the Keras model;
+  summed over the exits, the whole loss.
+- **bundle before refit**: quantized without fitting heads to the quantized network
+  anew.
+- **time**: of one image on one thread of the machine that converted; all ran in turn.
+  The mean counts easy and hard images as they come; the median is that of a typical
+  one.
+- **in one piece**: all exits computed, nothing left out. **segments**: a file for each
+  exit; in a row, all of them, or with early termination, as in use.
+"""
 # Points of benefit; who loses more is warned.
 _TOLERATED = 0.5
 
@@ -64,7 +90,16 @@ def text(manifest: Manifest) -> str:
     """
     sections = [f"# {manifest.name}: float32 and {manifest.quantization}\n"]
     sections += [f"**{sentence}**\n" for sentence in warnings(manifest.metrics)]
-    for name, metrics in measured(manifest.metrics).items():
+    if manifest.policy.confidence is not None:
+        thresholds = ", ".join(f"{c:.4f}" for c in manifest.policy.confidence)
+        sections.append(
+            "An image leaves where its largest probability is above the exit's "
+            f"threshold: {thresholds}.\n"
+        )
+    found = measured(manifest.metrics)
+    if manifest.metrics and manifest.metrics.cost:
+        sections.append(_beside_plain(manifest, *list(found.items())[-1]))
+    for name, metrics in found.items():
         sections += [
             f"## {metrics.images:,} {name} images, β = {metrics.beta:g}\n",
             _policies(manifest, metrics),
@@ -73,7 +108,56 @@ def text(manifest: Manifest) -> str:
     if manifest.metrics and manifest.metrics.cost:
         sections += ["## Size and time\n", _cost(manifest, manifest.metrics.cost)]
     sections.append(f"![Accuracy, exit rates and confidence by exit]({FIGURE})\n")
+    sections.append(_WORDS)
     return "\n".join(sections)
+
+
+def _beside_plain(manifest: Manifest, images: str, metrics: Metrics) -> str:
+    """The bundle beside the network that it is made of; nothing in old bundles."""
+    cost = manifest.metrics and manifest.metrics.cost
+    if cost is None or cost.plain_bytes is None or cost.whole_bytes is None:
+        return ""
+    times = {time.name: time.mean_milliseconds for time in cost.times}
+    last = (metrics.bundle.exit_accuracy or (0.0,))[-1]
+    early = (metrics.bundle.accuracy, metrics.bundle.mean_macs)
+    rows = [
+        (
+            f"plain network, {_precision(manifest)}",
+            (last, manifest.full_macs),
+            cost.plain_bytes,
+            measure.PLAIN,
+        ),
+        (
+            "with all exits, none taken",
+            (last, int(manifest.cumulative_macs[-1])),
+            cost.whole_bytes,
+            measure.whole_name(manifest),
+        ),
+    ]
+    if manifest.segments:
+        size = sum(entry.bytes for entry in manifest.segments)
+        rows.append(("bundle: segments", early, size, measure.EARLY))
+    if manifest.model:
+        size = manifest.model.bytes
+        rows.append((f"bundle: {manifest.model.file}", early, size, measure.ONE_FILE))
+    head = ["", f"accuracy, {images} images", "mean MACs", "bytes", "mean time"]
+    return "## Beside the plain network\n\n" + table(
+        head,
+        [
+            [
+                name,
+                f"{accuracy:.2%}",
+                f"{macs / 1e6:.2f} M",
+                f"{size:,}",
+                f"{times[key]:.3f} ms",
+            ]
+            for name, (accuracy, macs), size, key in rows
+        ],
+    )
+
+
+def _precision(manifest: Manifest) -> str:
+    return "float32" if manifest.quantization == "none" else manifest.quantization
 
 
 def _policies(manifest: Manifest, metrics: Metrics) -> str:

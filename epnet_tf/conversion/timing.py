@@ -28,6 +28,11 @@ class Timing:
         """A percentile of the times; 50 is the median."""
         return 1e3 * float(np.percentile(self.seconds, percentile))
 
+    @property
+    def mean_milliseconds(self) -> float:
+        """What an image takes on average, easy and hard ones as they come."""
+        return 1e3 * float(self.seconds.mean())
+
     def ratio(self, other: "Timing") -> float:
         """Median of the ratios to another contender's times for the same images."""
         return float(np.median(self.seconds / other.seconds))

@@ -9,6 +9,7 @@ from epnet_tf.runtime import units
 
 _STYLES: dict[str, dict] = {
     "epnet": {"color": "#d62728", "marker": "o", "lw": 2.4, "zorder": 3},
+    "softmax-per-exit": {"color": "#08306b", "marker": "^"},
     "softmax-gate-tuned": {"color": "#2171b5", "marker": "v"},
     "static": {"color": "0.35", "marker": "s", "ls": "-."},
     "resnet": {"color": "black", "marker": "*", "ms": 10},

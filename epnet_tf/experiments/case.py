@@ -96,7 +96,7 @@ def load_case(
     dataset = load_dataset(config, data_dir)
     same_unit = (own and own.unit) == (costs and costs.unit)
     if same_unit and (config["dataset"] not in PLANS or costs is not None):
-        betas = betas or tuple(config["betas"])
+        betas = betas or _betas_of(workdir, config)
     plan = plan_for(config["dataset"], betas, costs)
     model = keras.saving.load_model(model_file)
     model.costs = costs
@@ -123,6 +123,15 @@ def load_case(
         controller_epochs=-(-config["schedule"]["controller_epochs"] // plan.draws),
         seeds=seeds,
     )
+
+
+def _betas_of(workdir: pathlib.Path, config: dict) -> tuple[float, ...]:
+    """The β of an experiment: those given, and those that were found for promises."""
+    file = workdir / "metrics.json"
+    if not file.is_file():
+        return tuple(config["betas"])
+    rows = json.loads(file.read_text())["policies"]["epnet"]
+    return tuple(row["beta"] for row in rows)
 
 
 def load_range_model(workdir: str | os.PathLike) -> EPNet:

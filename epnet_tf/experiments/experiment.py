@@ -140,11 +140,14 @@ def _second_stage(config: Config, model, dataset, states, workdir, verbose) -> N
         print(model.exit_summary(validation))
     metrics: dict = {"settings": config.as_json()}
     promises = promised.betas_that_keep(config, model, train, validation, verbose)
+    promised_betas = {promise["beta"] for promise in promises}
     if promises:
         metrics["promises"] = promises
-        every = {*config.betas, *(promise["beta"] for promise in promises)}
+        every = {*config.betas, *promised_betas}
         config = dataclasses.replace(config, betas=tuple(sorted(every)))
-    metrics |= stage_two.run(config, model, dataset.name, states, workdir, verbose)
+    metrics |= stage_two.run(
+        config, model, dataset.name, states, workdir, verbose, promised_betas
+    )
     _draw(config, metrics, dataset, test, workdir)
     with write_whole(workdir / "metrics.json") as path:
         path.write_text(json.dumps(metrics, indent=1))

@@ -1,10 +1,11 @@
 """Stage two of an experiment: controllers for each β, for a range, and their scores."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from epnet_tf import policies
 from epnet_tf.evaluation import curve, reports
+from epnet_tf.experiments import shipped
 from epnet_tf.experiments.config import Config
 from epnet_tf.model import EPNet
 from epnet_tf.model.loading import save_model
@@ -25,8 +26,9 @@ def run(
     states: tuple[ExitStates | StoredStates, ExitStates, ExitStates],
     workdir: pathlib.Path,
     verbose="auto",
+    promised: Collection[float] = (),
 ) -> dict:
-    """Trains and saves controllers, and scores them and the policies beside them.
+    """Trains controllers, scores them and other policies, and saves the better.
 
     Args:
         config: The configuration.
@@ -35,24 +37,29 @@ def run(
         states: Exit states of the training, validation and test images.
         workdir: Folder for the models.
         verbose: As in `keras.Model.fit`.
+        promised: β whose controllers a promise was made for.
 
     Returns:
-        As `epnet_tf.evaluation.reports.metrics`; with a range of β, `epnet` is the one
-        model for the range, `epnet-dedicated` has controllers for each β alone, and
-        `curve` is what `epnet_tf.evaluation.curve.curve` gathers.
+        As `epnet_tf.evaluation.reports.metrics`, and `shipped`: for each β which policy
+        is, as from `shipped.choose`. With a range of β, `epnet` is the one model for
+        the range, `epnet-dedicated` has controllers for each β alone, `curve` is what
+        `epnet_tf.evaluation.curve.curve` gathers, and `behind` what `shipped.behind`.
     """
     train, validation, test = states
     betas, beta_range = config.betas, config.beta_range
-    learned = {"epnet": dedicated(config, model, train, test, workdir, verbose)}
+    alone, choices = dedicated(config, model, states, workdir, verbose, promised)
     if beta_range is None:
-        scores = learned | baselines(model, validation, test, betas)
-        return reports.metrics(model, dataset, test, betas, scores)
+        scores = {"epnet": alone} | baselines(model, validation, test, betas)
+        metrics = reports.metrics(model, dataset, test, betas, scores)
+        return metrics | {"shipped": choices}
     model = model.with_new_controllers(beta_range=beta_range)
     points = curve.curve_betas(beta_range)
     both = for_range(config, model, train, test, (*betas, *points), workdir, verbose)
-    learned = {"epnet": both[: len(betas)], "epnet-dedicated": learned["epnet"]}
+    learned = {"epnet": both[: len(betas)], "epnet-dedicated": alone}
     scores = learned | baselines(model, validation, test, betas)
     metrics = reports.metrics(model, dataset, test, betas, scores)
+    metrics["shipped"] = choices
+    metrics["behind"] = shipped.behind(model, validation, betas)
     others = baselines(model, validation, test, points)
     metrics["curve"] = curve.curve(beta_range, {"epnet": both[len(betas) :]} | others)
     return metrics
@@ -61,25 +68,30 @@ def run(
 def dedicated(
     config: Config,
     model: EPNet,
-    train: ExitStates | StoredStates,
-    test: ExitStates,
+    states: tuple[ExitStates | StoredStates, ExitStates, ExitStates],
     workdir: pathlib.Path,
     verbose="auto",
-) -> Scores:
-    """Trains controllers for each β alone; saves a model for each, of the first seed.
+    promised: Collection[float] = (),
+) -> tuple[Scores, list[dict]]:
+    """Trains controllers for each β alone, and saves a model for each.
+
+    It is of the first seed, with thresholds instead where they are better.
 
     Args:
         config: The configuration.
         model: The `EPNet` with trained classifiers.
-        train: States of the training images.
-        test: States of the test images.
+        states: Exit states of the training, validation and test images.
         workdir: Folder for the models.
         verbose: As in `keras.Model.fit`.
+        promised: β whose controllers a promise was made for.
 
     Returns:
-        The scores on the test images.
+        The controllers' scores on the test images; and for each β what is saved, as
+        from `shipped.choose`.
     """
+    train, validation, test = states
     scores: Scores = [[] for _ in config.betas]
+    choices = []
     for repeat in range(config.controller_seeds):
         sweep = train_controllers(
             model,
@@ -93,8 +105,11 @@ def dedicated(
             sweep.assign(i)
             scores[i].append(policies.score(policies.epnet(model), test))
             if repeat == 0:
-                save_model(model, model_file(workdir, beta))
-    return scores
+                is_promised = beta in promised
+                better, choice = shipped.choose(model, validation, beta, is_promised)
+                save_model(better, model_file(workdir, beta))
+                choices.append(choice)
+    return scores, choices
 
 
 def for_range(
@@ -140,7 +155,7 @@ def for_range(
 def baselines(
     model: EPNet, validation: ExitStates, test: ExitStates, betas: Sequence[float]
 ) -> dict[str, Scores]:
-    """Scores what EPNet has to beat: the tuned threshold, the best exit, the last exit.
+    """Scores what EPNet has to beat: tuned thresholds, the best exit, the last exit.
 
     Args:
         model: The `EPNet` with trained classifiers.
@@ -154,6 +169,7 @@ def baselines(
     scores: dict[str, Scores] = {}
     for beta in betas:
         for policy in (
+            policies.softmax_per_exit(validation, model.exit_costs, beta),
             policies.softmax_gate_tuned(validation, model.exit_costs, beta),
             policies.static(validation, model.exit_costs, beta),
             policies.resnet(model.exit_costs),

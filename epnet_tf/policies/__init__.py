@@ -6,6 +6,7 @@ validation states by the function that makes them.
 """
 
 from epnet_tf.policies.backward_induction import backward_induction
+from epnet_tf.policies.folds import score_folded
 from epnet_tf.policies.learned import (
     controller_weights,
     epnet,
@@ -42,6 +43,7 @@ __all__ = [
     "resnet",
     "score",
     "score_exits",
+    "score_folded",
     "select_exits",
     "softmax_gate",
     "softmax_gate_oracle",

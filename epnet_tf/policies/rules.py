@@ -135,7 +135,7 @@ def tuned_confidence(
     Args:
         validation: States of held-out images.
         costs: The model's costs.
-        beta: Cost sensitivity, percentage points per MAC.
+        beta: Cost sensitivity, points per unit of cost.
 
     Returns:
         float64 [N − 1]; leave where the largest softmax probability is above.

@@ -59,11 +59,14 @@ class Time:
         milliseconds: Median.
         ratio: Median of the ratios to the time of the float32 model in one piece, both
             measured in turn.
+        mean_milliseconds: Mean over images, which leave early or late.
     """
 
     name: str
     milliseconds: float
     ratio: float
+    # Bundles of earlier versions do not have it.
+    mean_milliseconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +78,16 @@ class Cost:
         bundle_bytes: Size of all segments. Where there are none, both are sizes of the
             model in one file.
         times: Whole models, all segments in a row, and early termination.
+        plain_bytes: Size of the network without exits, in the same quantization.
+        whole_bytes: Size of the multi-exit model in one piece.
     """
 
     float_bytes: int
     bundle_bytes: int
     times: tuple[Time, ...]
+    # Bundles of earlier versions do not have what follows.
+    plain_bytes: int | None = None
+    whole_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

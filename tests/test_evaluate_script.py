@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from small_models import small_epnet, small_images
 
-from epnet_tf import ClassifierTrainer
-from epnet_tf.experiments import sample
+from epnet_tf import ClassifierTrainer, PaperClassifier
+from epnet_tf.experiments import case, sample
+from epnet_tf.experiments.contestants import paper_contestants
 
 ROOT = pathlib.Path(__file__).parent.parent
 POLICIES = {
@@ -58,6 +60,7 @@ def workdir(tmp_path):
 
 @pytest.mark.slow
 def test_from_a_trained_folder_to_report_and_figures(workdir, tmp_path):
+    with_papers_network(workdir)
     results = tmp_path / "results"
     arguments = (f"--workdir={workdir}", f"--results={results}", "--seeds=2")
     arguments += ("--budget=1e9", "--budget=300%")
@@ -101,6 +104,8 @@ def test_from_a_trained_folder_to_report_and_figures(workdir, tmp_path):
         report["policies"]["reinforce"][0]["benefit"]
     )
     assert 0 < sweep["times_faster_with_states"] < sweep["times_faster"]
+    assert report["paper_network"]["classifiers"] != report["classifiers"]
+    assert "`epnet-paper`, and the paper's rows of Table 2: these" in text
     # The controllers were kept: the same numbers come out again, whatever β were
     # evaluated in between.
     for more in (["--beta=2e-5"], []):
@@ -108,6 +113,48 @@ def test_from_a_trained_folder_to_report_and_figures(workdir, tmp_path):
     again = json.loads((results / "mine" / "report.json").read_text())
     assert again["policies"]["epnet"] == report["policies"]["epnet"]
     assert again["sweep"]["seconds"] == sweep["seconds"]
+
+
+def with_papers_network(workdir):
+    """Puts a network with the paper's branch classifiers beside the folder's own."""
+    folder = workdir / "paper"
+    folder.mkdir()
+    shutil.copy(workdir / "config.json", folder)
+    model = small_epnet(classifier=PaperClassifier())
+    model.save(folder / "classifiers.keras")
+    return folder, model.with_new_controllers(case.plan_for("", [1]).paper_controller)
+
+
+def test_the_papers_controllers_are_on_a_network_of_their_own(workdir):
+    def load():
+        return case.load_case(workdir, seeds=1, verbose=0)
+
+    alone = load()
+    assert alone.paper is alone
+    folder, model = with_papers_network(workdir)
+    found = load()
+    assert not np.allclose(found.paper.test.logits, found.test.logits)
+    rows = paper_contestants(found.paper)["epnet-paper"]
+    assert list(rows) == [1e-5, 1e-4]
+    for (policy,) in rows.values():
+        np.testing.assert_array_equal(policy.macs, model.exit_costs.with_controllers)
+    assert [file.name for file in folder.glob("*/*")] == ["epnet-paper-0.npz"]
+    assert not (workdir / "controllers").exists()
+    # What is kept needs no states of training images.
+    again = load()
+    (policy,) = paper_contestants(again.paper)["epnet-paper"][1e-4]
+    (before,) = rows[1e-4]
+    states = again.paper.test
+    np.testing.assert_array_equal(policy.decide(states), before.decide(states))
+    assert "_training" not in vars(again.paper)
+
+
+def test_a_network_of_the_papers_controllers_for_other_data(workdir):
+    folder, _ = with_papers_network(workdir)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"seed": 1}))
+    with pytest.raises(ValueError, match=r"seed \('.*mine.npz', 0\) in .*paper'"):
+        case.load_case(workdir)
 
 
 def test_a_folder_without_a_network(tmp_path):

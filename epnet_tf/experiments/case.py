@@ -1,6 +1,7 @@
 """What an evaluation works on: data, a trained network, states, controllers."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -26,32 +27,72 @@ from epnet_tf.training import train_controllers
 class Case:
     """A trained network on a data set.
 
+    Exit states are computed when they are first asked for.
+
     Attributes:
         dataset: The data set.
         model: The `EPNet` with trained classifiers.
         plan: What is evaluated.
-        unseen: States of training images (of `Dataset.unseen`).
-        train: States that controllers are trained on: `unseen`, and as the plan says,
-            `validation` among them.
-        validation: States that everything is tuned on.
-        test: States for the scores.
         folder: Where trained controllers are kept.
         recipe: What the controllers depend on, besides β and seed.
         controller_epochs: Passes over the training states.
         seeds: Trainings of the controllers to average.
+        verbose: As in `keras.Model.predict`.
+        own_paper: The case that the paper's controllers have for themselves, if any.
     """
 
     dataset: data.Dataset
     model: EPNet
     plan: Plan
-    unseen: ExitStates
-    train: ExitStates
-    validation: ExitStates
-    test: ExitStates
     folder: pathlib.Path
     recipe: dict
     controller_epochs: int = 10
     seeds: int = 3
+    verbose: str | int = "auto"
+    own_paper: "Case | None" = None
+
+    @property
+    def paper(self) -> "Case":
+        """The case of the paper's controllers: their own, or this one.
+
+        The paper describes them on a network whose exits see global averages alone.
+        """
+        return self.own_paper or self
+
+    @property
+    def unseen(self) -> ExitStates:
+        """States of training images (`Dataset.unseen`), drawn as often as planned."""
+        return self._training[0]
+
+    @property
+    def train(self) -> ExitStates:
+        """States that controllers are trained on.
+
+        They are `unseen`, and as the plan says, `validation` among them.
+        """
+        return self._training[1]
+
+    @functools.cached_property
+    def validation(self) -> ExitStates:
+        """States that everything is tuned on."""
+        return self._states(self.dataset.validation)
+
+    @functools.cached_property
+    def test(self) -> ExitStates:
+        """States for the scores."""
+        return self._states(self.dataset.test)
+
+    @functools.cached_property
+    def _training(self) -> tuple[ExitStates, ExitStates]:
+        splits = (self.dataset.unseen(draw) for draw in range(self.plan.draws))
+        unseen = [self._states(split) for split in splits]
+        held_out = [self.validation] * self.plan.validation_repeats
+        return mixed(unseen), mixed([*unseen, *held_out])
+
+    def _states(self, split: data.Split) -> ExitStates:
+        return compute_states(
+            self.model, split.images, split.labels, verbose=self.verbose
+        )
 
 
 def load_case(
@@ -62,67 +103,82 @@ def load_case(
     verbose="auto",
     costs: CostTable | None = None,
 ) -> Case:
-    """Loads what `train.py` left in a folder, and computes the exit states.
+    """Loads what `train.py` left in a folder.
 
     Args:
-        workdir: Folder with `config.json` and `classifiers.keras`.
+        workdir: Folder with `config.json` and `classifiers.keras`. It may have a folder
+            `paper` with the same of a network for the paper's controllers.
         data_dir: Folder of the data sets' files (see `epnet_tf.data.load_dataset`).
         betas: Cost sensitivities instead of the plan's.
         seeds: Trainings of the controllers to average.
         verbose: As in `keras.Model.predict`.
         costs: What leaving costs in another unit than MACs; by default what the
-            folder was trained for.
+            folder was trained for. With them, `paper` is left aside.
 
     Returns:
         The `Case`.
 
     Raises:
         ValueError: If the folder has no trained classifiers, costs are of another
-            network, or there is no β in their unit.
+            network, there is no β in their unit, or the network of the paper's
+            controllers is for another data set.
     """
     workdir = pathlib.Path(workdir)
-    model_file, config_file = workdir / "classifiers.keras", workdir / "config.json"
-    if not (model_file.is_file() and config_file.is_file()):
-        raise ValueError(
-            "Expected a folder with classifiers.keras and config.json, as train.py "
-            f"leaves it. Received: '{workdir}'."
-        )
-    # Those for other β do not replace the usual ones, which may be committed.
-    config = json.loads(config_file.read_text())
+    config = _config(workdir)
     own = given_costs(config)
     costs = costs or own
+    # Those for other β do not replace the usual ones, which may be committed.
     kept = ["controllers"] if costs is None else ["controllers", "costs"]
-    folder = "-".join([*kept, *(f"{beta:g}" for beta in betas)])
+    folder_name = "-".join([*kept, *(f"{beta:g}" for beta in betas)])
     dataset = load_dataset(config, data_dir)
     same_unit = (own and own.unit) == (costs and costs.unit)
     if same_unit and (config["dataset"] not in PLANS or costs is not None):
         betas = betas or _betas_of(workdir, config)
     plan = plan_for(config["dataset"], betas, costs)
-    model = keras.saving.load_model(model_file)
-    model.costs = costs
-    draws = (dataset.unseen(draw) for draw in range(plan.draws))
-    validation, test, *unseen = (
-        compute_states(model, split.images, split.labels, verbose=verbose)
-        for split in (dataset.validation, dataset.test, *draws)
-    )
-    return Case(
-        dataset,
-        model,
-        plan,
-        mixed(unseen),
-        mixed([*unseen, *[validation] * plan.validation_repeats]),
-        validation,
-        test,
-        folder=workdir / folder,
-        recipe={
-            "states": "unseen" if plan.draws == 1 else f"unseen {plan.draws} times",
-            "classifiers": hashlib.sha256(model_file.read_bytes()).hexdigest(),
-            "validation_repeats": plan.validation_repeats,
-        }
-        | ({} if costs is None else {"costs": dataclasses.asdict(costs)}),
-        controller_epochs=-(-config["schedule"]["controller_epochs"] // plan.draws),
-        seeds=seeds,
-    )
+
+    def case(folder, config, **more):
+        model_file = folder / "classifiers.keras"
+        model = keras.saving.load_model(model_file)
+        model.costs = costs
+        return Case(
+            dataset,
+            model,
+            plan,
+            folder / folder_name,
+            recipe={
+                "states": "unseen" if plan.draws == 1 else f"unseen {plan.draws} times",
+                "classifiers": hashlib.sha256(model_file.read_bytes()).hexdigest(),
+                "validation_repeats": plan.validation_repeats,
+            }
+            | ({} if costs is None else {"costs": dataclasses.asdict(costs)}),
+            controller_epochs=-(-config["schedule"]["controller_epochs"] // plan.draws),
+            seeds=seeds,
+            verbose=verbose,
+            **more,
+        )
+
+    own_paper, folder = None, workdir / "paper"
+    # Costs in another unit were measured on the folder's network alone.
+    if folder.is_dir() and costs is None:
+        paper_config = _config(folder)
+        here, there = ((c["dataset"], c["seed"]) for c in (config, paper_config))
+        if here != there:
+            raise ValueError(
+                f"Expected a network for data set and seed {here} in '{folder}'. "
+                f"Received: {there}."
+            )
+        own_paper = case(folder, paper_config)
+    return case(workdir, config, own_paper=own_paper)
+
+
+def _config(workdir: pathlib.Path) -> dict:
+    files = [workdir / name for name in ("classifiers.keras", "config.json")]
+    if not all(file.is_file() for file in files):
+        raise ValueError(
+            "Expected a folder with classifiers.keras and config.json, as train.py "
+            f"leaves it. Received: '{workdir}'."
+        )
+    return json.loads(files[1].read_text())
 
 
 def _betas_of(workdir: pathlib.Path, config: dict) -> tuple[float, ...]:

@@ -19,20 +19,35 @@ def contestants(case: Case) -> Contestants:
 
     Returns:
         For each name, for each β, a policy for each seed (one, where nothing is
-        drawn).
+        drawn); all but `epnet-paper`, which may decide on other states.
     """
-    paper_model = case.model.with_new_controllers(case.plan.paper_controller)
     learned, _ = trained_controllers(case, "epnet")
-    paper_learned, _ = trained_controllers(case, "epnet-paper", paper_model)
     found: Contestants = {}
-    for i, beta in enumerate(case.plan.all_betas):
-        epnets = _from_weights(case.model, learned[i], "epnet")
-        papers = _from_weights(paper_model, paper_learned[i], "epnet-paper")
+    for beta, weights in zip(case.plan.all_betas, learned, strict=True):
+        epnets = _from_weights(case.model, weights, "epnet")
         spent = [policies.score(p, case.validation).mean_cost for p in epnets]
-        of_beta = [epnets, papers, *_rules(case, beta, float(np.mean(spent)))]
-        for of_seeds in of_beta:
+        for of_seeds in [epnets, *_rules(case, beta, float(np.mean(spent)))]:
             found.setdefault(of_seeds[0].name, {})[beta] = of_seeds
     return found
+
+
+def paper_contestants(case: Case) -> Contestants:
+    """Makes the paper's controllers for every β of the plan.
+
+    Args:
+        case: The case whose exits they are on.
+
+    Returns:
+        `epnet-paper`, as in `contestants`.
+    """
+    model = case.model.with_new_controllers(case.plan.paper_controller)
+    learned, _ = trained_controllers(case, "epnet-paper", model)
+    return {
+        "epnet-paper": {
+            beta: _from_weights(model, weights, "epnet-paper")
+            for beta, weights in zip(case.plan.all_betas, learned, strict=True)
+        }
+    }
 
 
 def _from_weights(model, weights: Sequence[ControllerWeights], name) -> list[Policy]:

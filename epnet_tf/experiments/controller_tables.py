@@ -14,7 +14,7 @@ from epnet_tf.model import PaperController
 
 
 def controller_table(case: Case) -> list[dict]:
-    """Table 2: the paper's four controllers, and ours.
+    """Table 2: the paper's four controllers, on their own exits, and ours.
 
     Args:
         case: The case.
@@ -24,15 +24,15 @@ def controller_table(case: Case) -> list[dict]:
         `accuracy` (0 to 1), `mean_cost`, `controller_macs` (mean over exits) and
         `paper`, the paper's row or None.
     """
-    beta = case.plan.table_beta
+    beta, theirs = case.plan.table_beta, case.paper
     rows: list[dict] = []
     for i, (f_in, f_cat, *numbers) in enumerate(paper.TABLE_2, start=1):
         controller = PaperController(f_in, f_cat)
-        model = case.model.with_new_controllers(controller)
+        model = theirs.model.with_new_controllers(controller)
         if controller == case.plan.paper_controller:
-            found = _table_2_row(case, model, "epnet-paper", case.plan.all_betas)
+            found = _table_2_row(theirs, model, "epnet-paper", case.plan.all_betas)
         else:
-            found = _table_2_row(case, model, f"table2-{i}", (beta,))
+            found = _table_2_row(theirs, model, f"table2-{i}", (beta,))
         rows.append({"f_in": f_in, "f_cat": f_cat, **found, "paper": numbers})
     ours = _table_2_row(case, case.model, "epnet", case.plan.all_betas)
     return [*rows, {"f_in": None, "f_cat": None, **ours, "paper": None}]

@@ -29,7 +29,7 @@ from epnet_tf.experiments.case import (
     load_range_model,
     trained_controllers,
 )
-from epnet_tf.experiments.contestants import contestants
+from epnet_tf.experiments.contestants import contestants, paper_contestants
 from epnet_tf.files import write_whole
 from epnet_tf.runtime.cost_table import read_costs
 
@@ -75,7 +75,6 @@ def evaluate(
     range_model = load_range_model(workdir) if promising else None
     table = None if costs is None else read_costs(costs)
     case = load_case(workdir, data_dir, betas, seeds, verbose=0, costs=table)
-    logging.info("%s: exit states are computed.", case.dataset.name)
     kept = []
     if range_model is not None:
         range_model.costs = case.model.costs
@@ -119,12 +118,13 @@ def study(case: Case) -> tuple[dict, dict[str, Figure]]:
         and the figures by name.
     """
     found = contestants(case)
+    papers = contest.outcomes(paper_contestants(case.paper), case.paper.test)
     logging.info("Policies are made.")
     learned = learning.compare(case)
     found["reinforce"] = {learned.beta: learned.policies["reinforce"]}
     logging.info("Learning is compared.")
     noise = learning.gradient_noise(case)
-    results = contest.outcomes(found, case.test)
+    results = contest.outcomes(found, case.test) | papers
     report = _report(case, results)
     report["learning"] = learned.summary(case.test) | {"gradient_noise": noise}
     report["sweep"] = sweep_speed(case)
@@ -174,6 +174,10 @@ def _report(case: Case, results: Outcomes) -> dict:
             tables.mean_score(results, name, beta) for beta in results[name]
         ]
     report["classifiers"] = case.recipe["classifiers"]
+    report["paper_network"] = {
+        "classifiers": case.paper.recipe["classifiers"],
+        "accuracies": case.paper.test.correct.mean(axis=0).tolist(),
+    }
     report["settings"] = {
         "seeds": case.seeds,
         "controller_epochs": case.controller_epochs,

@@ -98,7 +98,8 @@ def text(manifest: Manifest) -> str:
         )
     found = measured(manifest.metrics)
     if manifest.metrics and manifest.metrics.cost:
-        sections.append(_beside_plain(manifest, *list(found.items())[-1]))
+        images, metrics = list(found.items())[-1]
+        sections.append(_beside_plain(manifest, manifest.metrics.cost, images, metrics))
     for name, metrics in found.items():
         sections += [
             f"## {metrics.images:,} {name} images, β = {metrics.beta:g}\n",
@@ -112,48 +113,35 @@ def text(manifest: Manifest) -> str:
     return "\n".join(sections)
 
 
-def _beside_plain(manifest: Manifest, images: str, metrics: Metrics) -> str:
+def _beside_plain(manifest: Manifest, cost: Cost, images: str, metrics: Metrics) -> str:
     """The bundle beside the network that it is made of; nothing in old bundles."""
-    cost = manifest.metrics and manifest.metrics.cost
-    if cost is None or cost.plain_bytes is None or cost.whole_bytes is None:
+    if cost.plain_bytes is None or cost.whole_bytes is None:
         return ""
     times = {time.name: time.mean_milliseconds for time in cost.times}
     last = (metrics.bundle.exit_accuracy or (0.0,))[-1]
-    early = (metrics.bundle.accuracy, metrics.bundle.mean_macs)
+    all_exits = float(manifest.cumulative_macs[-1])
+
+    def row(name: str, accuracy: float, macs: float, size: int, timed: str):
+        share, millions = f"{accuracy:.2%}", f"{macs / 1e6:.2f} M"
+        return [name, share, millions, f"{size:,}", f"{times[timed]:.3f} ms"]
+
+    plain, whole = (
+        f"plain network, {_precision(manifest)}",
+        "with all exits, none taken",
+    )
     rows = [
-        (
-            f"plain network, {_precision(manifest)}",
-            (last, manifest.full_macs),
-            cost.plain_bytes,
-            measure.PLAIN,
-        ),
-        (
-            "with all exits, none taken",
-            (last, int(manifest.cumulative_macs[-1])),
-            cost.whole_bytes,
-            measure.whole_name(manifest),
-        ),
+        row(plain, last, manifest.full_macs, cost.plain_bytes, measure.PLAIN),
+        row(whole, last, all_exits, cost.whole_bytes, measure.whole_name(manifest)),
     ]
+    early = metrics.bundle.accuracy, metrics.bundle.mean_macs
     if manifest.segments:
         size = sum(entry.bytes for entry in manifest.segments)
-        rows.append(("bundle: segments", early, size, measure.EARLY))
+        rows.append(row("bundle: segments", *early, size, measure.EARLY))
     if manifest.model:
-        size = manifest.model.bytes
-        rows.append((f"bundle: {manifest.model.file}", early, size, measure.ONE_FILE))
+        name, size = f"bundle: {manifest.model.file}", manifest.model.bytes
+        rows.append(row(name, *early, size, measure.ONE_FILE))
     head = ["", f"accuracy, {images} images", "mean MACs", "bytes", "mean time"]
-    return "## Beside the plain network\n\n" + table(
-        head,
-        [
-            [
-                name,
-                f"{accuracy:.2%}",
-                f"{macs / 1e6:.2f} M",
-                f"{size:,}",
-                f"{times[key]:.3f} ms",
-            ]
-            for name, (accuracy, macs), size, key in rows
-        ],
-    )
+    return "## Beside the plain network\n\n" + table(head, rows)
 
 
 def _precision(manifest: Manifest) -> str:

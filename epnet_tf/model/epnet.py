@@ -479,7 +479,9 @@ class EPNet(keras.Model):
         twin._freeze_heads({last} & set(self._frozen_heads()))
         return twin
 
-    def with_thresholds(self, confidence: Sequence[float], beta: float) -> "EPNet":
+    def with_thresholds(
+        self, confidence: Sequence[float] | np.ndarray, beta: float
+    ) -> "EPNet":
         """The same main branch and classifiers with thresholds instead of controllers.
 
         An image leaves where its largest softmax probability is above the threshold.

@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: install demo results test test-slow test-runtime lint
+.PHONY: install demo results test test-slow test-installation lint
 
 install: $(VENV)/installed
 
@@ -35,8 +35,8 @@ test: install
 test-slow: install
 	$(RUN) -m pytest -m slow
 
-# The wheel, alone in a fresh environment: a runtime without TensorFlow.
-test-runtime: install
+# Wheel and source distribution in fresh environments: runtime, train, qat.
+test-installation: install
 	$(RUN) -m pytest -m slow tests/test_installation.py
 
 # Every command and code block of README and the pages, in small.

@@ -1,4 +1,4 @@
-"""The wheel, alone in a fresh environment: a runtime without TensorFlow."""
+"""Wheel and source distribution in fresh environments: runtime, train, qat."""
 
 import email
 import json
@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 
@@ -15,6 +16,8 @@ from test_android_device_report import REPORT
 
 ROOT = pathlib.Path(__file__).parents[1]
 BUNDLES = ROOT / "android_demo/app/src/main/assets/bundles"
+# Folders that no distribution has, and that are large.
+NOT_PACKED = ("android_demo/", "models/", "results/", "web_demo/")
 PICTURES = sorted(map(str, (ROOT / "examples").glob("*.png")))
 
 # Prints all that a bundle answers for the pictures, probabilities to the last bit.
@@ -40,33 +43,54 @@ def run(*command, **options):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built from a copy of what belongs to it."""
+def dist(tmp_path_factory):
+    """Wheel and source distribution, built as for a release, of what git knows."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    shutil.copytree(
-        ROOT / "epnet_tf",
-        source / "epnet_tf",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    done = run(*pip, "--wheel-dir", source / "dist", source)
+    files = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in run(*files, cwd=ROOT).stdout.splitlines():
+        if (ROOT / name).exists() and not name.startswith(NOT_PACKED):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    done = run(sys.executable, "-m", "build", "--quiet", source)
     assert done.returncode == 0, done.stderr
-    (wheel,) = (source / "dist").iterdir()
+    return source / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(dist):
+    """The wheel, which is built from the source distribution."""
+    (wheel,) = dist.glob("*.whl")
     return wheel
+
+
+@pytest.fixture(scope="module")
+def sdist(dist):
+    """The source distribution."""
+    (sdist,) = dist.glob("*.tar.gz")
+    return sdist
+
+
+def fresh(folder):
+    """A fresh environment's Python."""
+    venv.create(folder, with_pip=True)
+    return folder / "bin" / "python"
+
+
+def install(python, what):
+    """Installs into an environment; pip's cache has what `make install` fetched."""
+    # The versions of the full installation, so that answers can be compared.
+    options = ["--quiet", "--no-compile", "--constraint", ROOT / "requirements.txt"]
+    done = run(python, "-m", "pip", "install", *options, what)
+    assert done.returncode == 0, done.stderr
+    done = run(python, "-m", "pip", "check")
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory):
     """A fresh environment's Python, with the wheel and what it needs."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    # The versions of the full installation, so that answers can be compared.
-    install = ["install", "--quiet", "--constraint", ROOT / "requirements.txt"]
-    done = run(python, "-m", "pip", *install, wheel)
-    assert done.returncode == 0, done.stderr
+    python = fresh(tmp_path_factory.mktemp("environment"))
+    install(python, wheel)
     return python
 
 
@@ -74,14 +98,75 @@ def python(wheel, tmp_path_factory):
 def test_the_wheel_holds_every_room(wheel):
     with zipfile.ZipFile(wheel) as file:
         packed = {name for name in file.namelist() if name.startswith("epnet_tf/")}
-    there = {path.relative_to(ROOT) for path in (ROOT / "epnet_tf").rglob("*.py")}
-    assert packed == {*map(str, there), "epnet_tf/py.typed"}
-    with zipfile.ZipFile(wheel) as file:
         (name,) = (n for n in file.namelist() if n.endswith("/METADATA"))
         metadata = email.message_from_bytes(file.read(name))
+    there = {path.relative_to(ROOT) for path in (ROOT / "epnet_tf").rglob("*.py")}
+    assert packed == {*map(str, there), "epnet_tf/py.typed"}
     needs = {need for need in metadata.get_all("Requires-Dist") if "extra" not in need}
     assert needs == {"absl-py", "ai-edge-litert>=2.3", "numpy", "pillow"}
     assert metadata.get_all("Provides-Extra") == ["train", "qat"]
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+    assert metadata.get_payload().startswith("# EPNet for Keras")
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_the_package_and_little_else(sdist):
+    with tarfile.open(sdist) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    there = {path.relative_to(ROOT) for path in (ROOT / "epnet_tf").rglob("*.py")}
+    assert {*map(str, there), "epnet_tf/py.typed"} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= names
+    assert sdist.stat().st_size < 2_000_000
+
+
+# Trains and converts a model, with the name of a mode of quantization.
+TRAINING = """
+import sys
+import keras
+import numpy as np
+from keras import layers
+import epnet_tf
+
+for name in epnet_tf.__all__:
+    getattr(epnet_tf, name)
+backbone = keras.Sequential(
+    [
+        keras.Input([12, 12, 1]),
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.Conv2D(8, 3, activation="relu"),
+    ]
+)
+model = epnet_tf.EPNet(backbone, num_classes=2)
+images = np.random.default_rng(0).integers(0, 256, [64, 12, 12, 1]).astype("uint8")
+labels = np.arange(64) % 2
+for trainer in (
+    epnet_tf.ClassifierTrainer(model),
+    epnet_tf.ControllerTrainer(model, beta=1e-6),
+):
+    trainer.compile(optimizer="adam")
+    trainer.fit(images, labels, verbose=0)
+mode = sys.argv[1]
+data = {"training_data": (images, labels)} if mode == "qat" else {}
+epnet_tf.convert(model, images, "bundle", quantization=mode, overwrite=True, **data)
+print(epnet_tf.SegmentRunner("bundle").predict(images[:3]).exit.tolist())
+"""
+
+
+@pytest.mark.slow
+def test_the_extras_train_and_convert(wheel, sdist, tmp_path):
+    python = fresh(tmp_path / "environment")
+    install(python, f"{wheel}[train]")
+    done = run(python, "-c", TRAINING, "int8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    done = run(python, "-c", TRAINING, "qat", cwd=tmp_path)
+    assert done.stderr.splitlines()[-1].endswith("pip install 'epnet-tf[qat]'")
+    # The other extra brings two packages more: from the other file, into the same.
+    install(python, f"{sdist}[qat]")
+    done = run(python, "-c", TRAINING, "qat", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    answers = json.loads(done.stdout.splitlines()[-1])
+    assert len(answers) == 3 and set(answers) <= {1, 2}
 
 
 @pytest.mark.slow
@@ -127,5 +212,3 @@ def test_nothing_heavy_is_there_and_it_is_told_so(python, tmp_path):
     done = run(python, ROOT / "train.py", f"--workdir={tmp_path}", cwd=tmp_path)
     sentence = 'error: train.py needs TensorFlow: pip install "epnet-tf[train]"\n'
     assert (done.returncode, done.stderr) == (1, sentence)
-    done = run(python, "-m", "pip", "check", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout

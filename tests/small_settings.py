@@ -19,7 +19,7 @@ ONE_EPOCH = ("--epochs=1", "--controller_epochs=1", "--controller_seeds=1")
 _SCRIPTS = ("train.py", "convert.py", "evaluate.py")
 
 
-def small_network(image_shape, *_):
+def small_network(image_shape):
     """Four convolutions, in place of any main branch."""
     import keras
     from keras import layers
@@ -37,7 +37,9 @@ def shrink(monkeypatch):
     from epnet_tf.model import backbones, pretrained
 
     monkeypatch.setattr(dataset, "_DIGITS_COUNTS", (600, 200, 200))
-    monkeypatch.setattr(pretrained, "pretrained", small_network)
+    monkeypatch.setattr(
+        pretrained, "pretrained", lambda name, shape, *_: small_network(shape)
+    )
     for name in backbones.BACKBONES:
         monkeypatch.setitem(backbones.BACKBONES, name, small_network)
 

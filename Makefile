@@ -28,6 +28,8 @@ results: install
 	    --max_accuracy_drop=1
 	$(RUN) evaluate.py --workdir=models/multiscale --workdir=models/cifar10 \
 	    --results=results --budget=45% --max_accuracy_drop=2
+	$(RUN) benchmarks/parts.py
+	$(RUN) benchmarks/field.py
 
 test: install
 	$(RUN) -m pytest

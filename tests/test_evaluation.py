@@ -75,6 +75,7 @@ def test_no_way_where_the_best_static_exit_is_hindsight():
     results = RESULTS | {"hindsight": RESULTS["static"]}
     assert tables.way_to_hindsight(results) == []
     report = {"dataset": "mine", "betas": [BETA], "way_to_hindsight": []}
+    report["cost_unit"] = "macs"
     report["policies"] = {name: [] for name in results}
     assert policy_figures.way_to_hindsight(report).axes
 
@@ -107,7 +108,8 @@ def test_calibration_is_the_distance_of_confidence_and_accuracy():
 def test_plans():
     for name, plan in plans.PLANS.items():
         assert plans.plan_for(name) is plan
-        assert set(plan.leads) <= set(plan.betas) <= set(plan.all_betas)
+        aims = {*plan.leads, *plan.benefits}
+        assert aims <= set(plan.betas) <= set(plan.all_betas)
         assert list(plan.all_betas) == sorted(plan.all_betas)
     mine = plans.plan_for("mine", (2e-6, 1e-6))
     assert mine.betas == (1e-6, 2e-6) and mine.table_beta == 1e-6

@@ -132,6 +132,16 @@ def _aims(content) -> list[list[str]]:
                 _verdict(last >= settings["last_exit"]),
             ]
         )
+    for beta, goal in settings["benefits"]:
+        if beta in content["betas"]:
+            found = benefit(content, "epnet", beta)
+            rows.append(
+                [
+                    f"a benefit of {goal:g} at β = {beta:g}",
+                    f"{found:.2f}",
+                    _verdict(found >= goal),
+                ]
+            )
     leads = {beta: lead for beta, lead in settings["leads"]}
     for beta in content["betas"]:
         lead = benefit(content, "epnet", beta) - benefit(

@@ -183,6 +183,7 @@ def _report(case: Case, results: Outcomes) -> dict:
         "controller_epochs": case.controller_epochs,
         "test_images": len(test),
         **dataclasses.asdict(plan),
+        "benefits": sorted(plan.benefits.items()),
         "leads": sorted(plan.leads.items()),
     }
     report["betas"] = list(plan.betas)

@@ -73,3 +73,41 @@ one-file:
 # The long soak and mutation tests and the latency table, on a quiet machine.
 android-soak:
 	android_demo/build.sh soak
+
+# The page in web_demo/site, which needs no build to be opened: see docs/browser.md.
+# Its build and tests need Node from 20 on, npm and Chromium.
+.PHONY: web web-build web-bundles web-times
+WEB_PACKAGES := web_demo/node_modules/.package-lock.json
+WEB_ANSWERS := web_demo/build/answers/made
+WEB_TOOL := PYTHONPATH=android_demo/tools $(RUN) web_demo/tools
+
+# Checks that site/ is what the sources make, and tests it in Chromium.
+web: install $(WEB_PACKAGES) $(WEB_ANSWERS)
+	npm --prefix web_demo run check
+	npm --prefix web_demo test
+
+web-build: $(WEB_PACKAGES)
+	npm --prefix web_demo run build
+
+# How fast the page is, on a quiet machine.
+web-times: $(WEB_PACKAGES)
+	npm --prefix web_demo run times
+
+# The page's bundles, from the trained models.
+web-bundles: install $(WEB_PACKAGES)
+	for name in maxmin cifar10; do \
+	  $(RUN) convert.py --model=models/$$name/model.keras --dataset=$$name \
+	      --quantization=int8 --format=segments --output=runs/web/$$name --overwrite && \
+	  $(WEB_TOOL)/make_bundles.py --dataset=$$name \
+	      --output=web_demo/site/bundles/$$name runs/web/$$name || exit 1; \
+	done
+	npm --prefix web_demo run build
+
+$(WEB_PACKAGES): web_demo/package-lock.json
+	npm --prefix web_demo ci --silent
+	touch $@
+
+$(WEB_ANSWERS): web_demo/tools/make_answers.py models/maxmin/model.keras \
+    $(wildcard web_demo/site/bundles/*/epnet.json) | install
+	$(WEB_TOOL)/make_answers.py
+	touch $@

@@ -41,8 +41,8 @@ TEST_NETWORKS = DEMO / "engine" / "src" / "jvmTest" / "resources" / "networks"
 EXAMPLES_PER_DIFFICULTY = 4
 
 
-def write_test_images(dataset: Dataset, count: int) -> np.ndarray:
-    """Writes the first `count` test images with their labels; returns the images."""
+def test_images(dataset: Dataset, count: int) -> tuple[np.ndarray, dict]:
+    """The first `count` test images, uint8, and what images.json says of them."""
     split = dataset.test
     images, labels = split.images[:count], split.labels[:count]
     difficulty = np.zeros(count, int) if split.difficulty is None else split.difficulty
@@ -61,8 +61,14 @@ def write_test_images(dataset: Dataset, count: int) -> np.ndarray:
         "difficulty": difficulty.tolist(),
         "examples": examples,
     }
+    return images.astype(np.uint8), described
+
+
+def write_test_images(dataset: Dataset, count: int) -> np.ndarray:
+    """Writes the first `count` test images with their labels; returns the images."""
+    images, described = test_images(dataset, count)
     folder = fresh(ASSETS / "test_images")
-    (folder / "images.bin").write_bytes(images.astype(np.uint8).tobytes())
+    (folder / "images.bin").write_bytes(images.tobytes())
     write_json(folder / "images.json", described)
     return images
 

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 import epnet_tf
 from epnet_tf import cli, data, objective, policies
 from epnet_tf.conversion.timing import one_image, time_in_turn
+from epnet_tf.data.streams import blocks
 from epnet_tf.evaluation import figures, promises
 from epnet_tf.evaluation.markdown import table
 from epnet_tf.experiments import promised
@@ -274,7 +275,8 @@ def run(
         By the names of the bundles and of the networks (`network_name`).
     """
     test = trained.dataset.test
-    images, labels = test.images[: _IMAGES.value], test.labels[: _IMAGES.value]
+    labels = test.labels[: _IMAGES.value]
+    images = np.concatenate(list(blocks(test.images[: len(labels)], 256)))
     runners = {c.path.name: SegmentRunner(c.path) for c in found}
     networks = {
         network_name(k): LiteRTModel(cut(trained.folder / "all-exits", k))

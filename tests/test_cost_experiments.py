@@ -85,6 +85,14 @@ def test_costs_of_another_network_change_nothing(in_ms, table, inputs):  # noqa:
     assert json.loads((workdir / "metrics.json").read_text()) == metrics
 
 
+def test_a_folder_of_before_costs_had_units(in_macs, inputs, tmp_path):  # noqa: F811
+    workdir = tmp_path / "workdir"
+    shutil.copytree(in_macs[0], workdir)
+    old = {k: v for k, v in in_macs[1].items() if k != "cost_unit"}
+    (workdir / "metrics.json").write_text(json.dumps(old))
+    assert experiment.run(config_for(inputs), workdir, verbose=0) == in_macs[1]
+
+
 def test_betas_are_found_in_the_unit(in_macs, table, inputs, tmp_path):  # noqa: F811
     shutil.copytree(in_macs[0], tmp_path / "workdir")
     config = dataclasses.replace(config_for(inputs, ()), costs=table)

@@ -102,10 +102,10 @@ def run(
         same_costs = begun["costs"] == config.as_json()["costs"]
         betas = tuple(begun["betas"]) if same_costs else ()
         config = _filled(config, betas, begun["schedule"]["controller_epochs"])
-    done = begun == config.as_json() and metrics_file.exists()
-    _agree(team, "whether --workdir has the results", done)
-    if done:
-        return json.loads(metrics_file.read_text())
+    metrics = _finished(metrics_file) if begun == config.as_json() else None
+    _agree(team, "whether --workdir has the results", metrics is not None)
+    if metrics is not None:
+        return metrics
     dataset = load_dataset(config.as_json(), data_dir)
     if not _has_betas(config):
         untrained = _untrained(config.schedule, dataset)
@@ -503,6 +503,14 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
                 f"was begun there. Received: {key}={new[key]}; use another --workdir."
             )
     return begun
+
+
+def _finished(metrics_file: pathlib.Path) -> dict | None:
+    """What a finished experiment has written, if it is of after costs got units."""
+    if not metrics_file.exists():
+        return None
+    metrics = json.loads(metrics_file.read_text())
+    return metrics if "cost_unit" in metrics else None
 
 
 def _check(

@@ -29,7 +29,7 @@ from epnet_tf.data.streams import blocks
 from epnet_tf.evaluation import figures, promises
 from epnet_tf.evaluation.markdown import table
 from epnet_tf.experiments import promised
-from epnet_tf.experiments.config import load_dataset
+from epnet_tf.experiments.config import load_dataset, passes_for
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, ExitStates, compute_states
 from epnet_tf.quantization import modes
@@ -147,10 +147,8 @@ def load(workdir: str, folder: pathlib.Path) -> Trained:
         model, unseen.images[:count], unseen.labels[:count], verbose=0
     )
     held_out = compute_states(model, validation.images, validation.labels, verbose=0)
-    # As many steps as all images would give.
-    epochs = -(-config["schedule"]["controller_epochs"] * len(unseen) // count)
     folder = folder / dataset.name
-    return Trained(dataset, model, train, held_out, epochs, folder)
+    return Trained(dataset, model, train, held_out, passes_for(count), folder)
 
 
 def study(trained: Trained) -> tuple[str, Figure]:

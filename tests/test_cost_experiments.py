@@ -13,8 +13,11 @@ import pytest
 from test_experiment import BETAS, config_for, inputs  # noqa: F401
 
 from epnet_tf.experiments import case, experiment, promised
-from epnet_tf.runtime import latency
+from epnet_tf.runtime import bundle, latency
 from epnet_tf.runtime.cost_table import CostTable, read_costs
+from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.runtime.runner import SegmentRunner
+from epnet_tf.tflite import joining
 
 ROOT = pathlib.Path(__file__).parents[1]
 BUNDLE = ROOT / "android_demo/app/src/main/assets/bundles/maxmin-4e-07"
@@ -140,8 +143,23 @@ def test_measuring_a_bundle(tmp_path):
     np.testing.assert_allclose(found.costs, medians)
 
 
+def test_segments_joined_again_answer_as_they_did():
+    runner = SegmentRunner(BUNDLE)
+    runner.threshold = np.inf
+    entries = runner.manifest.segments
+    contents = [bundle.read_tflite(BUNDLE, entry) for entry in entries]
+    last = f"logits_{len(entries):02d}"
+    network = LiteRTModel(joining.cut(joining.join(contents), [last]))
+    assert list(network.inputs) == ["image"]
+    image = np.random.default_rng(0).uniform(0, 255, (50, 50, 1)).astype("float32")
+    image = image.astype(runner.manifest.input.dtype)
+    exit_index, logits = runner.run_image(image)
+    assert exit_index == len(entries) - 1
+    np.testing.assert_array_equal(network.run(image=image)[last][0], logits)
+
+
 def test_the_report_of_a_measurement():
-    manifest = latency.SegmentRunner(BUNDLE).manifest
+    manifest = bundle.read_manifest(BUNDLE)
     count = len(manifest.segments)
     # Segment k takes k milliseconds, in the third round ten times as long.
     reaching = np.cumsum([np.arange(1, count + 1)] * 3, axis=1) * [[1], [1], [10]]
@@ -156,8 +174,8 @@ def test_the_report_of_a_measurement():
 
 
 def test_measuring_what_cannot_be(tmp_path):
-    for bundle, said in ((tmp_path, "Expected a bundle"), (BUNDLE, "Expected no beta")):
-        _, done = measured(tmp_path, f"--bundle={bundle}", "--beta=1", "--rounds=1")
+    for folder, said in ((tmp_path, "Expected a bundle"), (BUNDLE, "Expected no beta")):
+        _, done = measured(tmp_path, f"--bundle={folder}", "--beta=1", "--rounds=1")
         assert done.returncode == 1 and done.stderr.count("\n") == 1
         assert done.stderr.startswith(f"error: {said}")
     assert not list(tmp_path.iterdir())

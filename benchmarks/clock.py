@@ -160,7 +160,7 @@ def study(trained: Trained) -> tuple[str, Figure]:
     found = {"MACs": contenders(trained, in_macs, "macs", costs)}
     model.costs = costs
     found["ms"] = contenders(trained, in_ms, "ms", costs)
-    kept = budgets(trained)
+    kept, refused = budgets(trained)
     names = policies.select_exits(model, trained.validation, in_ms, _EXITS)
     few = trained.with_exits(names)
     few.model.costs = measured(few, "chosen-exits")
@@ -184,6 +184,7 @@ def study(trained: Trained) -> tuple[str, Figure]:
         chain_table(found, static, runs),
         "## Budgets in milliseconds\n",
         budget_table(kept, runs),
+        *refused,
     ]
     return "\n".join(text), exit_picture(trained, few.model)
 
@@ -213,17 +214,26 @@ def contenders(
     return found
 
 
-def budgets(trained: Trained) -> list[tuple[dict, Contender]]:
-    """Promises in milliseconds, chosen on validation images, and their bundles."""
+def budgets(trained: Trained) -> tuple[list[tuple[dict, Contender]], list[str]]:
+    """Promises in milliseconds, chosen on validation images, and their bundles.
+
+    Returns:
+        The promises with their contenders, and what is said of those that nobody can
+        keep.
+    """
     model = trained.model
     sweep, tried = promised.candidates(model, trained.train, trained.epochs, verbose=0)
-    found = []
-    for i, (promise, choice) in enumerate(
-        promises.choose(model, tried, trained.validation, _BUDGETS)
-    ):
-        sweep.assign(beta=choice.parameter)
-        found.append((promise, contender(trained, f"budget-{i + 1}", model.costs)))
-    return found
+    found, refused = [], []
+    for i, text in enumerate(_BUDGETS):
+        try:
+            chosen = promises.choose(model, tried, trained.validation, [text])
+        except ValueError as error:
+            refused.append(f"{text}: {error}\n")
+            continue
+        for promise, choice in chosen:
+            sweep.assign(beta=choice.parameter)
+            found.append((promise, contender(trained, f"budget-{i + 1}", model.costs)))
+    return found, refused
 
 
 def contender(trained: Trained, name: str, costs: CostTable) -> Contender:
@@ -402,8 +412,13 @@ def exit_picture(trained: Trained, few: EPNet) -> Figure:
     axes.plot(numbers, in_ms, "o-", color="#d62728", label="milliseconds")
     kept = [layer in few.exit_layers for layer in trained.model.exit_layers]
     axes.plot(
-        *(numbers[kept], in_ms[kept], "o"),
-        **{"ms": 12, "mfc": "none", "color": "#d62728", "label": "kept by the clock"},
+        numbers[kept],
+        in_ms[kept],
+        "o",
+        ms=12,
+        mfc="none",
+        color="#d62728",
+        label="kept by the clock",
     )
     axes.set(
         xlabel="exit",

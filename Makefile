@@ -96,10 +96,8 @@ web-times: $(WEB_PACKAGES)
 # The page's bundles, from the trained models.
 web-bundles: install $(WEB_PACKAGES)
 	for name in maxmin cifar10; do \
-	  $(RUN) convert.py --model=models/$$name/model.keras --dataset=$$name \
-	      --quantization=int8 --format=segments --output=runs/web/$$name --overwrite && \
-	  $(WEB_TOOL)/make_bundles.py --dataset=$$name \
-	      --output=web_demo/site/bundles/$$name runs/web/$$name || exit 1; \
+	  $(WEB_TOOL)/make_bundles.py --model=models/$$name/model.keras --dataset=$$name \
+	      || exit 1; \
 	done
 	npm --prefix web_demo run build
 

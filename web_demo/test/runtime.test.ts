@@ -25,6 +25,7 @@ const PAGE = '<!doctype html><title>Test</title><script type="module">' +
     'window.runtime = await import("/runtime.js");</script>';
 const SMALL = 'android_demo/engine/src/jvmTest/resources/bundles/beta-range';
 const APP = 'android_demo/app/src/main/assets';
+const PICTURES = 'android_demo/app/src/jvmTest/resources/pictures';
 
 interface Answers {
   exits: number[];
@@ -344,8 +345,7 @@ test('WebAssembly that is damaged or missing', async () => {
 });
 
 test('picture files look as in Python', async () => {
-  const folder = 'android_demo/app/src/jvmTest/resources/pictures';
-  const seen = JSON.parse(readFileSync(join(ROOT, folder, 'pictures.json'), 'utf8'));
+  const seen = JSON.parse(readFileSync(join(ROOT, PICTURES, 'pictures.json'), 'utf8'));
   const found = await page.evaluate(async ({folder, entries}) => {
     const {convertPixels, fetched, readPicture} = window.runtime;
     return Promise.all(entries.map(async ({file, shape, crop}) => {
@@ -354,7 +354,7 @@ test('picture files look as in Python', async () => {
       const [height, width, channels] = shape as [number, number, number];
       return [...convertPixels(picture, {height, width, channels, crops: crop ?? false})];
     }));
-  }, {folder, entries: seen as {file: string, shape: number[], crop?: boolean}[]});
+  }, {folder: PICTURES, entries: seen as {file: string, shape: number[], crop?: boolean}[]});
   const wrong = [];
   for (const [i, {file, shape, pixels}] of seen.entries()) {
     const expected = Buffer.from(pixels, 'base64');
@@ -373,4 +373,29 @@ test('a file that is no picture', async () => {
       () => window.runtime.readPicture(new Blob(['no picture']), 'x.png')
                 .then(() => 'no error', (error: Error) => error.message));
   assert.equal(message, 'x.png: found no picture that this browser can read, expected an image file.');
+});
+
+test('the code of docs/browser.md', {timeout: TIMEOUT}, async () => {
+  const text = readFileSync(join(ROOT, 'docs', 'browser.md'), 'utf8');
+  const [, code] = /```js\n(.*?)```/s.exec(text)!;
+  const end = 'document.title = "done";';
+  const html = `<!doctype html><title>Docs</title><script type="module">${code}${end}</script>`;
+  server.others.set('/docs.html', Buffer.from(html));
+  server.others.set('/photo.jpg', readFileSync(join(ROOT, PICTURES, 'colours.jpg')));
+  const shown = await browser.newPage();
+  const lines: string[] = [];
+  shown.on('console', message => lines.push(message.text()));
+  await shown.goto(`${address}/docs.html`);
+  const failed = shown.waitForEvent('pageerror', {timeout: TIMEOUT}).then(error => {
+    throw error;
+  });
+  const done = shown.waitForFunction(
+      () => document.title === 'done', null, {timeout: TIMEOUT});
+  await Promise.race([done, failed]);
+  failed.catch(() => {});
+  await shown.close();
+  const [first, ...exits] = lines.filter(line => !line.startsWith('Failed to load'));
+  assert.match(first!, /^\d [\d.]+ \d+$/);
+  assert.ok(exits.length > 0);
+  for (const line of exits) assert.match(line, /^exit \d+: \d, [\d.]+ sure, [\d.]+ ms$/);
 });

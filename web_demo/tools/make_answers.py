@@ -2,8 +2,8 @@
 
     PYTHONPATH=android_demo/tools python web_demo/tools/make_answers.py
 
-writes web_demo/build/answers: bundles that take beta, each with images and the answers of
-`SegmentRunner` for them. The page's own, and the Max-Min network in float32.
+writes web_demo/build/answers: bundles that take beta, each with images and what
+`SegmentRunner` answers for them. The page's own, and the Max-Min network in float32.
 """
 
 import gzip
@@ -35,7 +35,8 @@ def app_images() -> np.ndarray:
 
 def page_images(bundle: pathlib.Path) -> np.ndarray:
     """The images that the page has for a bundle."""
-    pixels = np.frombuffer(gzip.decompress((bundle / "images.bin.gz").read_bytes()), "u1")
+    content = gzip.decompress((bundle / "images.bin.gz").read_bytes())
+    pixels = np.frombuffer(content, np.uint8)
     return pixels.reshape(-1, *read_manifest(bundle).input.shape[1:])
 
 

@@ -1,11 +1,11 @@
-"""Put bundles, test images and the networks to compare with into the page.
+"""Put a trained model, test images and the network to compare with into the page.
 
     PYTHONPATH=android_demo/tools python web_demo/tools/make_bundles.py \
-        --dataset=maxmin --output=web_demo/site/bundles/maxmin BUNDLE
+        --model=models/maxmin/model.keras --dataset=maxmin
 
-replaces one folder of web_demo/site/bundles with
+replaces web_demo/site/bundles/maxmin, in int8, its ranges taken from training images:
 
-    epnet.json, segment_NN.tflite   the bundle; the model in one file is left out
+    epnet.json, segment_NN.tflite   the bundle, without the model in one file
     network/                        the plain network without early exits
     images.json, images.bin.gz      images of the test split, and their labels
 """
@@ -14,34 +14,40 @@ import argparse
 import gzip
 import json
 import pathlib
-import shutil
 
 import networks
 import package_bundles
 
-from epnet_tf.data import load_dataset
-from epnet_tf.runtime.bundle import MANIFEST, write_checksum
+from epnet_tf.conversion.convert import convert
+from epnet_tf.data import Dataset, load_dataset
+from epnet_tf.model import loading
+from epnet_tf.quantization import modes
+from epnet_tf.runtime.bundle import MANIFEST
 
+BUNDLES = pathlib.Path(__file__).resolve().parents[1] / "site" / "bundles"
 IMAGES = 200
 
 
-def write_bundle(bundle: pathlib.Path, output: pathlib.Path) -> None:
-    """Copies the segments, and cuts the plain network out of them."""
-    manifest = json.loads((bundle / MANIFEST).read_text())
-    manifest.pop("model", None)
-    package_bundles.fresh(output)
-    for segment in manifest["segments"]:
-        shutil.copy(bundle / segment["file"], output)
-    package_bundles.write_json(output / MANIFEST, manifest)
-    write_checksum(output)
+def write_bundle(model: pathlib.Path, dataset: Dataset, output: pathlib.Path) -> None:
+    """Converts the model, and cuts the plain network out of its segments."""
+    convert(
+        loading.load_model(model),
+        modes.calibration_sample(dataset.train.images),
+        output,
+        labels=dataset.labels,
+        name=dataset.name,
+        formats="segments",
+        overwrite=True,
+    )
+    manifest = json.loads((output / MANIFEST).read_text())
     last = len(manifest["segments"])
-    graph = package_bundles.joined(bundle, manifest)
+    graph = package_bundles.joined(output, manifest)
     network = networks.cut(graph, [f"logits_{last:02d}"])
     plain = manifest | {"policy": {"type": "controller", "threshold": 0.0, "beta": 0.0}}
     package_bundles.write_network(output / "network", plain, network, last)
 
 
-def write_images(dataset, output: pathlib.Path) -> None:
+def write_images(dataset: Dataset, output: pathlib.Path) -> None:
     """Writes the first test images, packed, and what is known of them."""
     images, described = package_bundles.test_images(dataset, IMAGES)
     # Without a time in it, the file is the same whenever it is made.
@@ -55,15 +61,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=pathlib.Path, metavar="BUNDLE")
-    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--dataset", required=True, help="as for train.py")
     parser.add_argument("--data_dir", help="as for train.py")
     parser.add_argument("--seed", type=int, default=0, help="as for train.py")
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.dataset, arguments.data_dir, arguments.seed)
-    write_bundle(arguments.bundle, arguments.output)
-    write_images(dataset, arguments.output)
+    output = BUNDLES / dataset.name
+    write_bundle(arguments.model, dataset, output)
+    write_images(dataset, output)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from small_models import costing, small_epnet, small_images
 from test_pretrained_experiment import config_for, inputs  # noqa: F401
 
 import epnet_tf
-from epnet_tf import objective
+from epnet_tf import data, objective
+from epnet_tf.data import vary_photos
 from epnet_tf.evaluation import reports
 from epnet_tf.experiments import config, experiment, promised
 from epnet_tf.model import compute_states
@@ -128,6 +129,22 @@ def test_a_range_and_a_budget(inputs):  # noqa: F811
 )
 def test_few_images_are_passed_over_more_often(count, passes):
     assert config.passes_for(count) == passes
+
+
+@pytest.mark.parametrize(
+    "count, augment, draws",
+    [
+        (60, vary_photos, 4),
+        (3_300, vary_photos, 3),
+        (9_000, vary_photos, 1),
+        (60_000, vary_photos, 1),
+        (60, None, 1),
+    ],
+)
+def test_controllers_see_few_photos_in_several_draws(count, augment, draws):
+    split = data.Split(np.zeros([count, 1, 1, 3], np.uint8), np.zeros(count, int))
+    dataset = data.Dataset("p", ("a", "b"), split, split, split, augment=augment)
+    assert config.draws_for(dataset) == draws
 
 
 def test_a_data_set_of_ones_own_gets_as_many_passes(inputs, tmp_path, monkeypatch):  # noqa: F811

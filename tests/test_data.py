@@ -8,11 +8,14 @@ import pytest
 import tensorflow as tf
 
 from epnet_tf.data import (
+    Dataset,
     Split,
+    StreamedImages,
     crop_and_flip,
     load_dataset,
     steps_per_epoch,
     training_pipeline,
+    vary_photos,
 )
 
 
@@ -182,9 +185,20 @@ def test_another_data_set_under_the_name(tmp_path):
 # A user's own file
 
 
-def test_a_users_own_images_are_all_that_there_are(write):
-    dataset = load_dataset(write(**arrays()))
-    assert dataset.unseen() is dataset.train
+def test_grayscale_images_of_a_user_are_all_that_there_are(write):
+    dataset = load_dataset(write(**arrays(shape=(6, 6, 1))))
+    assert dataset.augment is None and dataset.unseen() is dataset.train
+
+
+def test_photos_of_a_user_are_varied(write):
+    dataset = load_dataset(write(**arrays(shape=(8, 8, 3))))
+    assert dataset.augment is vary_photos
+    unseen = dataset.unseen()
+    assert unseen.images.dtype == dataset.train.images.dtype
+    assert np.any(unseen.images != dataset.train.images)
+    np.testing.assert_array_equal(unseen.images, dataset.unseen().images)
+    np.testing.assert_array_equal(unseen.labels, dataset.train.labels)
+    assert np.any(unseen.images != dataset.unseen(1).images)
 
 
 def test_npz(write):
@@ -194,7 +208,7 @@ def test_npz(write):
     dataset = load_dataset(path)
     assert dataset.name == "mine" and dataset.labels == tuple("abcde")
     assert (len(dataset.train), len(dataset.validation)) == (36, 4)
-    assert dataset.difficulties == () and dataset.augment is None
+    assert dataset.difficulties == () and dataset.augment is vary_photos
     np.testing.assert_array_equal(dataset.test.images, contents["x_test"])
     index = dataset.train.images.reshape(36, -1)[:, 0]
     np.testing.assert_array_equal(dataset.train.labels, index % 4)
@@ -508,3 +522,68 @@ def test_crop_and_flip_depends_on_its_seed_alone():
     )
     np.testing.assert_array_equal(first, again)
     assert np.any(first != other)
+
+
+def test_varied_photos_are_shifted_mirrored_and_lit_each_by_itself():
+    """A lone bright column moves by 2 of 16 at most, counted from either side."""
+    images = np.full((600, 16, 16, 3), 100.0, "float32")
+    images[:, :, 5] = 140.0
+    varied = vary_photos(tf.constant(images), tf.constant([3, 4], tf.int64)).numpy()
+    assert varied.shape == images.shape and varied.dtype == np.float32
+    column = varied[:, 0].mean(axis=-1).argmax(axis=-1)
+    assert set(column) == {3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
+    assert 240 < np.sum(column > 7) < 360
+    light = varied.mean(axis=(1, 2, 3)) - images[0].mean()
+    assert light.min() > -28 and light.max() < 28 and light.std() > 5
+    contrast = np.ptp(varied[:, 0, :, 0], axis=-1) / 40.0
+    assert 0.79 < contrast.min() < 0.85 and 1.2 < contrast.max() < 1.26
+
+
+def test_varied_bytes_stay_bytes_and_edges_are_mirrored():
+    image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1) * 4
+    images = np.repeat(image, 200, axis=0)
+    varied = vary_photos(tf.constant(images), tf.constant([0, 1], tf.int64)).numpy()
+    assert varied.dtype == np.uint8
+    # One pixel up, the last row but one is mirrored behind the last.
+    up = [np.array_equal(v[-1], v[-3]) for v in varied]
+    assert 40 < sum(up) < 95  # A third of 200, and four standard deviations.
+
+
+def test_streamed_photos_are_varied_as_they_are_read():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (12, 8, 8, 3), np.uint8)
+    streamed = StreamedImages(pixels.__getitem__, pixels.shape)
+    split = Split(streamed, np.arange(12, dtype=np.int32))
+    dataset = Dataset("p", ("a", "b"), split, split, split, augment=vary_photos)
+    unseen = dataset.unseen()
+    assert isinstance(unseen.images, StreamedImages)
+    images = np.asarray(unseen.images)
+    np.testing.assert_array_equal(images[5], unseen.images[5])
+    np.testing.assert_array_equal(images[[3, 1]], np.asarray(unseen.images[[3, 1]]))
+    assert np.any(images != pixels)
+    assert np.any(images != np.asarray(dataset.unseen(1).images))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_draws_stand_one_behind_the_other(streamed):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    images = StreamedImages(pixels.__getitem__, pixels.shape) if streamed else pixels
+    split = Split(images, np.arange(5, dtype=np.int32))
+    dataset = Dataset("p", ("a", "b"), split, split, split, augment=vary_photos)
+    several = dataset.unseen_draws(3)
+    assert len(several) == 15 and isinstance(several.images, type(images))
+    np.testing.assert_array_equal(several.labels, [*range(5)] * 3)
+    for draw in range(3):
+        np.testing.assert_array_equal(
+            np.asarray(several.images)[5 * draw : 5 * draw + 5],
+            np.asarray(dataset.unseen(draw).images),
+        )
+
+
+def test_draws_of_compositions_are_of_their_own_difficulty():
+    dataset = load_dataset("digits")
+    draws = [dataset.unseen(0), dataset.unseen(1)]
+    both = dataset.unseen_draws(2)
+    expected = np.concatenate([draw.difficulty for draw in draws])
+    np.testing.assert_array_equal(both.difficulty, expected)
+    assert np.any(draws[0].difficulty != draws[1].difficulty)

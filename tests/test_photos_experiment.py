@@ -100,6 +100,7 @@ def test_streamed_as_from_memory(config, finished, tmp_path, monkeypatch):
         dataset.name,
         dataset.labels,
         *map(in_memory, (dataset.train, dataset.validation, dataset.test)),
+        augment=dataset.augment,
     )
     found = experiment.trained_classifiers(config, arrays, tmp_path, verbose=0)
     expected = keras.saving.load_model(workdir / "classifiers.keras")

@@ -1,8 +1,8 @@
 """From files and seeds to images: data sets, how they are composed, and batches."""
 
+from epnet_tf.data.augmentation import crop_and_flip, vary_photos
 from epnet_tf.data.dataset import DEFAULT_SHAPE, Dataset, load_dataset
 from epnet_tf.data.pipeline import (
-    crop_and_flip,
     pixel_moments,
     steps_per_epoch,
     training_pipeline,
@@ -21,4 +21,5 @@ __all__ = [
     "pixel_moments",
     "steps_per_epoch",
     "training_pipeline",
+    "vary_photos",
 ]

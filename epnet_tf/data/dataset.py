@@ -10,15 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from epnet_tf.data import photos, sources
+from epnet_tf.data.augmentation import crop_and_flip, vary_photos
 from epnet_tf.data.compose import (
     MAX_MIN_LEVELS,
     MULTI_SCALE_TYPES,
     compose_max_min,
     compose_multi_scale,
 )
-from epnet_tf.data.pipeline import crop_and_flip
 from epnet_tf.data.sources import Source
 from epnet_tf.data.split import Split
+from epnet_tf.data.streams import Images, StreamedImages
 
 # What photos are brought to where nothing else is said.
 DEFAULT_SHAPE = (96, 96, 3)
@@ -72,12 +73,22 @@ class Dataset:
             return self.recompose(_NO_EPOCH + 1_000_000 * draw)
         if self.augment is None:
             return self.train
-        images = self.train.images
-        parts = [
-            self.augment(tf.constant(images[i : i + 1000]), [draw, i]).numpy()
-            for i in range(0, len(images), 1000)
-        ]
-        return Split(np.concatenate(parts), self.train.labels, self.train.difficulty)
+        images = _augmented(self.train.images, self.augment, draw)
+        return Split(images, self.train.labels, self.train.difficulty)
+
+    def unseen_draws(self, count: int) -> Split:
+        """Several draws of `unseen`, one behind the other.
+
+        Args:
+            count: Number of draws, at least 1.
+        """
+        draws = [self.unseen(draw) for draw in range(count)]
+        difficulty = [d.difficulty for d in draws if d.difficulty is not None]
+        return Split(
+            _joined([draw.images for draw in draws]),
+            np.concatenate([draw.labels for draw in draws]),
+            np.concatenate(difficulty) if difficulty else None,
+        )
 
     @property
     def num_classes(self) -> int:
@@ -141,7 +152,9 @@ def load_dataset(
     if name.endswith(".npz"):
         source = sources.read_npz(name)
         split = _hold_out_of_each_class(source.y_train, seed)
-        return _with_held_out(Path(name).stem, source, split)
+        # Digits, letters or spectra may have one channel, and other classes mirrored.
+        augment = vary_photos if source.x_train.shape[-1] == 3 else None
+        return _with_held_out(Path(name).stem, source, split, augment)
     if name == "cifar10":
         source = sources.read_keras_dataset("cifar10", data_dir)
         return _with_held_out(name, source, _hold_out(source, seed), crop_and_flip)
@@ -160,6 +173,34 @@ def load_dataset(
         ".npz file, of a folder of pictures, or of .tfrecord files. "
         f"Received: {name}"
     )
+
+
+def _augmented(images: Images, augment: Callable, draw: int) -> Images:
+    """Images of a draw; streamed ones are augmented one by one, as they are read."""
+    if isinstance(images, StreamedImages):
+
+        def read(index: int) -> np.ndarray:
+            image = tf.constant(images[index][np.newaxis])
+            return augment(image, [draw, index])[0].numpy()
+
+        return StreamedImages(read, images.shape, images.dtype)
+    parts = [
+        augment(tf.constant(images[i : i + 1000]), [draw, i]).numpy()
+        for i in range(0, len(images), 1000)
+    ]
+    return np.concatenate(parts)
+
+
+def _joined(parts: list[Images]) -> Images:
+    """As many images of each part, one part behind the other."""
+    first, count = parts[0], len(parts[0])
+    if not isinstance(first, StreamedImages):
+        return np.concatenate([np.asarray(part) for part in parts])
+
+    def read(index: int) -> np.ndarray:
+        return parts[index // count][index % count]
+
+    return StreamedImages(read, (len(parts) * count, *first.shape[1:]), first.dtype)
 
 
 def _of_pictures(
@@ -197,6 +238,7 @@ def _of_pictures(
         splits["train"],
         splits["validation"],
         splits["test"],
+        augment=vary_photos,
         crop=crop,
     )
 

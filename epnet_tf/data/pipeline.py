@@ -164,28 +164,3 @@ def steps_per_epoch(split: Split, batch_size: int, replicas: int = 1) -> int:
             f"that share a batch. Received: {batch_size}"
         )
     return len(split) // batch_size
-
-
-def crop_and_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Random crops and flips, the paper's augmentation of CIFAR-10.
-
-    Each image is padded with 4 black pixels on every side, cropped back to its size
-    at a random place, and flipped horizontally with a probability of one half.
-
-    Args:
-        images: `[batch, h, w, c]`, raw pixels.
-        seed: int `[2]`; it alone decides the crops and flips.
-
-    Returns:
-        Tensor of the shape and dtype of `images`.
-    """
-    shape = tf.shape(images)
-    count, height, width = shape[0], shape[1], shape[2]
-    # One draw per image: the crop's row and column (0 to 8), and whether to flip.
-    draw = tf.random.stateless_uniform([count, 1], seed, 0, 9 * 9 * 2, tf.int32)
-    row, column, flip = draw // 18, draw // 2 % 9, draw % 2 == 1
-    rows = row + tf.range(height)
-    columns = column + tf.where(flip, tf.range(width)[::-1], tf.range(width))
-    padded = tf.pad(images, [[0, 0], [4, 4], [4, 4], [0, 0]])
-    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
-    return tf.gather(cropped, columns, axis=2, batch_dims=1)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from epnet_tf import data, policies
-from epnet_tf.experiments.config import given_costs, load_dataset
+from epnet_tf.experiments.config import draws_for, given_costs, load_dataset
 from epnet_tf.experiments.plans import PLANS, Plan, plan_for
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, ExitStates, compute_states
@@ -135,6 +135,8 @@ def load_case(
     if same_unit and (config["dataset"] not in PLANS or costs is not None):
         betas = betas or _betas_of(workdir, config)
     plan = plan_for(config["dataset"], betas, costs)
+    if config["dataset"] not in PLANS:
+        plan = dataclasses.replace(plan, draws=draws_for(dataset))
 
     def case(folder, config, **more):
         model_file = folder / "classifiers.keras"

@@ -4,6 +4,8 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
+import numpy as np
+
 from epnet_tf import data, objective
 from epnet_tf.runtime import typed_json
 from epnet_tf.runtime.cost_table import CostTable
@@ -75,8 +77,9 @@ class Schedule:
         learning_rate: Highest learning rate of stage one.
         weight_decay: Decoupled, stage one; L2 regularization of a tenth of it has the
             same pull.
-        controller_epochs: Passes over the cached states in stage two; 0 for as many as
-            the number of images asks for (`passes_for`).
+        controller_epochs: Passes over the cached states in stage two, over several
+            draws (`draws_for`) as many times less; 0 for as many as the number of
+            images asks for (`passes_for`).
         recompose: Whether stage one composes its training images anew in each epoch,
             from the same training digits or garments (of data sets that can).
         exit_weight_power: Stage one weighs the cross-entropy of exit i by i to this
@@ -129,6 +132,8 @@ SCHEDULES = {
 # Steps of 512 states: as many as `digits` has, the least of the data sets above. After
 # a few dozen controllers hardly stop anyone.
 _CONTROLLER_STEPS, _STATES_IN_STEP, _LEAST_PASSES = 480, 512, 8
+# Of less than half as many training images, controllers see several draws.
+_FEW_IMAGES, _MOST_DRAWS = 10_000, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,6 +236,20 @@ def load_dataset(settings: Mapping, data_dir: str | None) -> data.Dataset:
         settings["crop"],
         settings["on_bad_image"],
     )
+
+
+def draws_for(dataset: data.Dataset) -> int:
+    """Draws of the training images that controllers learn from.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        1; of few images that can be varied more, up to 4.
+    """
+    if dataset.augment is None and dataset.recompose is None:
+        return 1
+    return int(np.clip(_FEW_IMAGES // len(dataset.train), 1, _MOST_DRAWS))
 
 
 def passes_for(count: int) -> int:

@@ -19,6 +19,7 @@ from epnet_tf.experiments.config import (
     Config,
     Schedule,
     completed,
+    draws_for,
     exits_to_choose,
     load_dataset,
     parse_exits,
@@ -139,6 +140,10 @@ def _second_stage(config: Config, model, dataset, states, workdir, verbose) -> N
     if verbose:
         print(model.exit_summary(validation))
     metrics: dict = {"settings": config.as_json()}
+    # Several draws are passed over as many times less.
+    passes = -(-config.schedule.controller_epochs // draws_for(dataset))
+    schedule = dataclasses.replace(config.schedule, controller_epochs=passes)
+    config = dataclasses.replace(config, schedule=schedule)
     promises = promised.betas_that_keep(config, model, train, validation, verbose)
     promised_betas = {promise["beta"] for promise in promises}
     if promises:
@@ -351,7 +356,8 @@ def _exit_states(
     Streamed training images may be many: their states are on disk. Workers but the
     chief get none: what is left is the chief's.
     """
-    unseen, validation, test = dataset.unseen(), dataset.validation, dataset.test
+    unseen = dataset.unseen_draws(draws_for(dataset))
+    validation, test = dataset.validation, dataset.test
     folder = workdir / _STATES
 
     def computed(split: data.Split) -> ExitStates:

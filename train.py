@@ -22,7 +22,7 @@ _DATASET = flags.DEFINE_string(
     "'FILES*.tfrecord'.",
 )
 _IMAGE_SIZE = flags.DEFINE_string(
-    "image_size", "96", "SIDE or HEIGHTxWIDTH that pictures are brought to, in pixels."
+    "image_size", "64", "SIDE or HEIGHTxWIDTH that pictures are brought to, in pixels."
 )
 _CROP = flags.DEFINE_bool(
     "crop", False, "Crop pictures to these proportions instead of stretching them."

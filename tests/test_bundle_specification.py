@@ -6,8 +6,9 @@ import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from conftest import BETA_RANGE
+from conftest import BETA, BETA_RANGE
 from PIL import Image, ImageOps
 
 import epnet_tf
@@ -81,6 +82,20 @@ def several_exits(found):
 def test_controllers(fixture, request, images):
     bundle = request.getfixturevalue(fixture).path
     found = several_exits(answers(Runner(bundle), images))
+    np.testing.assert_array_equal(found, expected(bundle, images))
+
+
+def test_thresholds(epnet, images, tmp_path):
+    logits = epnet.predict(images, verbose=0)
+    sure = [
+        float(np.median(np.asarray(tf.nn.softmax(logits[f"logits_0{i}"])).max(axis=1)))
+        for i in (1, 2, 3)
+    ]
+    model = epnet.with_thresholds(sure, BETA)
+    bundle = epnet_tf.convert(model, images, tmp_path / "bundle").path
+    runner = Runner(bundle)
+    assert runner.manifest["policy"]["type"] == "threshold"
+    found = several_exits(answers(runner, images))
     np.testing.assert_array_equal(found, expected(bundle, images))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from sklearn.datasets import load_sample_image
 from small_models import small_images
 
 from epnet_tf import data
@@ -93,6 +94,51 @@ def test_the_pixels_are_those_of_the_runtime(tmp_path):
         }
         assert {image.tobytes() for image in batch[0]} <= expected
         assert len(batch[0]) == len(dataset.train)
+
+
+def large_photo(file, orientation):
+    """A photograph of 1600x1200 pixels, stored as its EXIF orientation says."""
+    photo = Image.fromarray(load_sample_image("flower.jpg")).resize((1600, 1200))
+    turned = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}
+    stored = photo.transpose(turned[orientation]) if orientation in turned else photo
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(file, quality=90, exif=exif)
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_large_photos_are_the_same_in_training_and_in_the_runtime(tmp_path, crop):
+    """In the order of the training pipeline, and turned as their EXIF says."""
+    for name in CLASSES:
+        (tmp_path / name).mkdir()
+        for orientation in (1, 3, 6):
+            large_photo(tmp_path / name / f"{orientation}.jpg", orientation)
+    found = photos.find(str(tmp_path)).parts["train"]
+    split = data.Split(photos.streamed(found, (96, 96, 3), crop), np.arange(9))
+    images, numbers = next(data.training_pipeline(split, 9, 0).as_numpy_iterator())
+    assert sorted(numbers) == list(range(9))
+    upright = None
+    for image, number in zip(images, numbers, strict=True):
+        expected = read_image(found.places[number], (96, 96, 3), crop)
+        np.testing.assert_array_equal(image, expected)
+        # All show the same flower; JPEG's blocks lie elsewhere when it is turned.
+        upright = image if upright is None else upright
+        assert np.abs(image - upright).mean() < 1.0
+
+
+def test_large_photos_are_as_tensorflow_reads_and_resizes_them(tmp_path):
+    """What a `tf.data` set has to do that its network is to be run by this runtime."""
+    file = str(tmp_path / "a.jpg")
+    large_photo(file, 1)
+    # TensorFlow's default takes a shortcut in decoding.
+    decoded = tf.io.decode_jpeg(tf.io.read_file(file), 3, dct_method="INTEGER_ACCURATE")
+    with Image.open(file) as picture:
+        np.testing.assert_array_equal(decoded, np.asarray(picture))
+    ours = read_image(file, (96, 96, 3)).astype("float32")
+    antialiased = tf.image.resize(decoded, (96, 96), antialias=True)
+    assert np.abs(antialiased - ours).max() <= 1.0
+    # Without it, which is Keras's default, it is another picture.
+    assert np.abs(tf.image.resize(decoded, (96, 96)) - ours).max() > 30.0
 
 
 def test_crop_takes_the_window_that_keras_takes(tmp_path):

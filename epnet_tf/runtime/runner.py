@@ -154,8 +154,9 @@ class SegmentRunner:
             image: As in `run_image`.
 
         Returns:
-            float64 [exits], seconds until each exit had answered, handing the tensors
-            over and all heads on the way included; rising from exit to exit.
+            float64 [exits], seconds until each exit had answered, bringing the image to
+            the model's type, handing the tensors over and all heads on the way
+            included; rising from exit to exit.
 
         Raises:
             ValueError: If there are no segments.
@@ -164,7 +165,9 @@ class SegmentRunner:
             worker = self._workers[0]
             if not isinstance(worker, _SegmentsWorker):
                 raise bundle.without_segments(self.manifest)
-            return worker.time_exits(self._as_input(image))
+            worker.open_all()
+            start = time.perf_counter()
+            return np.array(worker.time_exits(self._as_input(image))) - start
 
     def _as_input(self, images: np.ndarray) -> np.ndarray:
         """One or several images in the type that the model takes."""
@@ -292,18 +295,21 @@ class _SegmentsWorker:
                 index += 1
             self._open_next()
 
-    def time_exits(self, image: np.ndarray) -> np.ndarray:
-        """See `SegmentRunner.time_exits`."""
-        while self.opened < len(self._manifest.segments):
-            self._open_next()
-        seconds = [time.perf_counter()]
+    def time_exits(self, image: np.ndarray) -> list[float]:
+        """When each exit had answered, by `time.perf_counter`."""
+        answered = []
         self._image[:] = image.data.cast("B")
         for handed_over, invoke, _, _ in self._segments:
             for memory, tensor in handed_over:
                 memory[:] = tensor
             invoke()
-            seconds.append(time.perf_counter())
-        return np.array(seconds[1:]) - seconds[0]
+            answered.append(time.perf_counter())
+        return answered
+
+    def open_all(self) -> None:
+        """Opens the segments that no image has got to yet."""
+        while self.opened < len(self._manifest.segments):
+            self._open_next()
 
     def _open_next(self) -> None:
         entry = self._manifest.segments[self.opened]

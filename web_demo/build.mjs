@@ -58,6 +58,8 @@ async function scripts(entries, options = {}) {
 function kept(made) {
   const others = readdirSync(SITE, {recursive: true})
                      .filter(file => statSync(join(SITE, file)).isFile())
+                     // Such as what a file manager leaves.
+                     .filter(file => !/(^|\/)\./.test(file))
                      .filter(file => file !== SERVICE_WORKER && !made.has(file));
   const hashes = [...made, ...others.map(file => [file, readFileSync(join(SITE, file))])]
                      .map(([file, content]) => [file, digest(content)])

@@ -105,15 +105,19 @@ def paths_in(nav: list | dict | str) -> list[str]:
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Adds the reference to the navigation."""
-    pages = [*reference_pages()]
-    config.nav.insert(-1, {"API reference": pages})
+    """Adds to the navigation the pages that mkdocs.yml does not name."""
+    named = paths_in(config.nav)
+    there = (f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))
+    if others := [page for page in there if page not in named]:
+        config.nav.insert(-1, {"More": others})
+    config.nav.insert(-1, {"API reference": [*reference_pages()]})
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Finds the site's files in the whole repository instead of one folder."""
     written = reference_pages()
-    pages = [path for path in paths_in(config.nav) if path not in written]
+    # Of one that is missing MkDocs says so.
+    pages = [path for path in paths_in(config.nav) if (ROOT / path).is_file()]
     paths = {*pages, *(path for page in pages for path in links(page))}
     if DEMO.exists():
         demo = (path for path in DEMO.rglob("*") if path.is_file())

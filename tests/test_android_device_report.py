@@ -54,6 +54,7 @@ REPORT = {
     },
     "exits": [exit_entry(k, 1_000_000) for k in (1, 2, 3)],
     "network": latency(0.5) | {"macs": 3_500_000},
+    "examples": {"segments": latency(0.25), "one_file": latency(0.35)},
     "early_exit": latency(0.3) | {"images": 1000, "accuracy": 0.97, "mean_macs": 1.5e6},
 }
 
@@ -83,17 +84,20 @@ def test_table(write):
     assert "block_3" in text
     assert "whole network 3.50 M: median 0.5000 ms, p90 0.6000 ms" in text
     assert "accuracy 0.9700, mean 1.50 M MACs" in text
+    assert "on the examples, segments: median 0.2500 ms, p90 0.3500 ms" in text
+    assert "on the examples, one file: median 0.3500 ms, p90 0.4500 ms" in text
 
 
 def test_what_is_not_measured_may_be_missing(write):
     content = copy.deepcopy(REPORT)
-    for name in ("network", "early_exit"):
+    for name in ("network", "early_exit", "examples"):
         del content[name]
     for name in ("thermal_before", "thermal_after"):
         del content["device"][name]
     report = device_report.read_device_report(write(content))
     text = device_report.format_report(report)
-    assert report.network is None
+    assert report.network is None and report.examples == {}
+    assert "on the examples" not in text
     assert "thermal state unknown to unknown" in text
 
 
@@ -106,6 +110,10 @@ def test_what_is_not_measured_may_be_missing(write):
         (lambda r: r["device"].pop("model"), "not a complete report: KeyError"),
         (lambda r: r["bundle"].update(beta=None), "not a complete report: KeyError"),
         (lambda r: r["early_exit"].pop("p90_ms"), "not a complete report: KeyError"),
+        (
+            lambda r: r["examples"]["one_file"].pop("p90_ms"),
+            "not a complete report: KeyError",
+        ),
         (
             lambda r: r["exits"][0]["segment"].update(mean_ms="x"),
             "not a complete report: ValueError",

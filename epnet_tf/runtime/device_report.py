@@ -46,6 +46,8 @@ class DeviceReport:
         network: The whole network without early exits, or None.
         early_exit: Early exit on the packaged test images, or None: `images`,
             `accuracy`, `mean_macs` and latencies.
+        examples: Latency of early exit on the example images by what ran it,
+            `segments` and, where the bundle has it, `one_file`; empty if not measured.
     """
 
     device: dict
@@ -57,6 +59,7 @@ class DeviceReport:
     reaching: tuple[Latency, ...]
     network: Latency | None
     early_exit: dict | None
+    examples: dict[str, Latency]
 
     @property
     def exit_costs_ms(self) -> np.ndarray:
@@ -123,6 +126,10 @@ def _decode(content: dict) -> DeviceReport:
         reaching=tuple(_latency(e["reaching"]) for e in exits),
         network=None if network is None else _latency(network),
         early_exit=early_exit,
+        examples={
+            name: _latency(measured)
+            for name, measured in content.get("examples", {}).items()
+        },
     )
 
 
@@ -176,5 +183,10 @@ def format_report(report: DeviceReport) -> str:
             f"accuracy {early['accuracy']:.4f}, "
             f"mean {early['mean_macs'] / 1e6:.2f} M MACs, "
             f"mean {early['mean_ms']:.4f} ms, p90 {early['p90_ms']:.4f} ms"
+        )
+    for name, latency in report.examples.items():
+        lines.append(
+            f"early exit on the examples, {name.replace('_', ' ')}: "
+            f"median {latency.median:.4f} ms, p90 {latency.p90:.4f} ms"
         )
     return "\n".join(lines)

@@ -5,7 +5,12 @@
 #   build.sh soak      the long soak and mutation tests, and the latency table
 #   build.sh arm64     the packaged bundles in TFLite's ARM64 library under qemu
 #   build.sh one-file  the programs of examples/one_file, each in its language
+#   build.sh latency   the latency table, also in engine/target/latency.json
+#   build.sh clock BUNDLE...  policies for multiply-adds and for milliseconds, by the clock:
+#                      their benefit in points, also in engine/target/clock.json
 set -euo pipefail
+bundles=()
+[ $# -lt 2 ] || mapfile -t bundles < <(realpath -- "${@:2}")
 cd "$(dirname "$0")"
 
 need() {
@@ -25,6 +30,9 @@ arm64_packages=(aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu
   qemu-aarch64-static=qemu-user-static)
 jvm_packages=(python3=python3 javac=openjdk-17-jdk-headless mvn=maven gcc=gcc
   aapt2=aapt apksigner=apksigner)
+engine_tests() {
+  "${maven[@]}" test --projects headless,engine -Dsurefire.failIfNoSpecifiedTests=false "$@"
+}
 
 case "${1:-}" in
   "")
@@ -35,10 +43,18 @@ case "${1:-}" in
     ;;
   soak)
     need "${jvm_packages[@]}"
-    "${maven[@]}" test --projects headless,engine \
-      -Dtest=SoakTest,MutationTest,LatencyTest -Dsurefire.failIfNoSpecifiedTests=false \
+    engine_tests -Dtest=SoakTest,MutationTest,LatencyTest \
       -Depnet.soak.images=100000 -Depnet.soak.opens=1000 -Depnet.mutations=2000 \
       -Depnet.latency.rounds=5
+    ;;
+  latency)
+    need "${jvm_packages[@]}"
+    engine_tests -Dtest=LatencyTest -Depnet.latency.rounds=5
+    ;;
+  clock)
+    need "${jvm_packages[@]}"
+    engine_tests -Dtest=ClockTest -Depnet.latency.rounds=5 \
+      -Depnet.clock.bundles="$(IFS=:; echo "${bundles[*]}")"
     ;;
   arm64)
     need "${jvm_packages[@]}" "${arm64_packages[@]}"
@@ -51,7 +67,7 @@ case "${1:-}" in
     python3 ../examples/one_file/check.py
     ;;
   *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

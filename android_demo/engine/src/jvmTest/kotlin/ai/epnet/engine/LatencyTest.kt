@@ -1,18 +1,16 @@
 package ai.epnet.engine
 
 import java.io.File
-import java.lang.management.ManagementFactory
-import java.lang.management.ThreadMXBean
-import java.nio.ByteBuffer
-import kotlin.math.ceil
+import org.json.JSONArray
+import org.json.JSONObject
 import org.junit.Assert.assertTrue
 import org.junit.Before
 import org.junit.Test
 
 /**
  * Early termination, in segments and in one file, against the whole multi-exit model in one
- * interpreter, the plain network and the static exit of the nearest accuracy: one run, one thread, image by image in turn.
- * Times are the thread's CPU time, which other processes on the machine disturb least.
+ * interpreter, the plain network and the static exit of the nearest accuracy: one run, one
+ * thread, image by image in turn. The tables are left in `target/latency.json`, too.
  * With `epnet.latency.rounds` (the long tests) all images are run so often, and the times are
  * held to their bounds; without, a part of the images once.
  */
@@ -22,27 +20,11 @@ class LatencyTest {
     private val rounds = Fixtures.length("epnet.latency.rounds", 0)
     private val images = if (rounds > 0) Fixtures.images.indices else 0 until 200
 
-    @Test fun earlyTerminationPays() = Fixtures.bundles.forEach(::compare)
+    private val tables = JSONArray()
 
-    private class Runner(val name: String, private val classify: (ByteBuffer) -> ExitAnswer) {
-        val nanos = ArrayList<Long>()
-        var macs = 0L
-        var right = 0
-
-        fun run(image: Int, counts: Boolean) {
-            val start = threads.currentThreadCpuTime
-            val answer = classify(Fixtures.images[image])
-            val end = threads.currentThreadCpuTime
-            if (!counts) return
-            nanos += end - start
-            macs += answer.macs
-            if (answer.label == Fixtures.trueLabels[image]) right++
-        }
-
-        val mean get() = nanos.average() / 1e6
-        val p90 get() = nanos.sorted()[ceil(0.9 * nanos.size).toInt() - 1] / 1e6
-        val accuracy get() = right.toDouble() / nanos.size
-        val meanMacs get() = macs.toDouble() / nanos.size
+    @Test fun earlyTerminationPays() {
+        Fixtures.bundles.forEach(::compare)
+        writeMeasured("latency.json", images.count(), maxOf(rounds, 1), tables)
     }
 
     private fun segments(name: String, classifier: EarlyExitClassifier) =
@@ -60,17 +42,11 @@ class LatencyTest {
         }
         val one = oneFile?.let { Runner("${bundle.name}, one file") { image -> it.classify(image) } }
         val runners = listOfNotNull(early, one, whole, plain, fixed)
-        for (round in 0..maxOf(rounds, 1)) {
-            for (image in images) runners.forEach { it.run(image, round > 0) }
-        }
-        println("%-22s %8s %9s %8s %8s".format("", "accuracy", "MACs", "mean ms", "p90 ms"))
-        for (runner in runners) {
-            println(
-                "%-22s %8.4f %7.2f M %8.4f %8.4f".format(
-                    runner.name, runner.accuracy, runner.meanMacs / 1e6, runner.mean, runner.p90,
-                ),
-            )
-        }
+        runners.runInTurn(images, maxOf(rounds, 1))
+        println(Runner.head())
+        runners.forEach(::println)
+        val rows = JSONArray(runners.map(Runner::toJson))
+        tables.put(JSONObject().put("name", bundle.name).put("rows", rows))
         explain(opened.first(), early, whole)
         val share = early.meanMacs / opened.first().manifest.segments.last().cumulativeMacs
         val ratio = early.mean / (share * whole.mean)
@@ -133,9 +109,5 @@ class LatencyTest {
                     kotlin.math.abs(right - accuracy)
                 }
             }
-    }
-
-    private companion object {
-        val threads: ThreadMXBean = ManagementFactory.getThreadMXBean()
     }
 }

@@ -17,6 +17,10 @@ and in engine/src/jvmTest/resources/networks:
 
 The networks are the bundles' own segments, joined again: the same weights. They are
 bundles too, of one segment.
+
+With --collection=photos all this is in app/src/main/assets/photos, and the test images
+are spread over the whole test split. Networks to compare with are left out: they would
+take as much place as the bundle.
 """
 
 import argparse
@@ -30,7 +34,7 @@ import numpy as np
 from answers import answers_at
 
 from epnet_tf.data import Dataset, load_dataset
-from epnet_tf.runtime.bundle import MANIFEST, write_checksum
+from epnet_tf.runtime.bundle import MANIFEST, read_manifest, write_checksum
 from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.runtime.runner import SegmentRunner
 from epnet_tf.tflite.flatbuffer import Graph
@@ -38,23 +42,29 @@ from epnet_tf.tflite.flatbuffer import Graph
 DEMO = pathlib.Path(__file__).resolve().parents[1]
 ASSETS = DEMO / "app" / "src" / "main" / "assets"
 TEST_NETWORKS = DEMO / "engine" / "src" / "jvmTest" / "resources" / "networks"
+# The app's collections, and where they are in its assets.
+FOLDERS = {"digits": ASSETS, "photos": ASSETS / "photos"}
 EXAMPLES_PER_DIFFICULTY = 4
 
 
-def test_images(dataset: Dataset, count: int) -> tuple[np.ndarray, dict]:
-    """The first `count` test images, uint8, and what images.json says of them."""
+def test_images(dataset: Dataset, places: np.ndarray) -> tuple[np.ndarray, dict]:
+    """The test images at some places, uint8, and what images.json says of them."""
     split = dataset.test
-    images, labels = split.images[:count], split.labels[:count]
-    difficulty = np.zeros(count, int) if split.difficulty is None else split.difficulty
-    difficulty = difficulty[:count]
+    images, labels = np.asarray(split.images[places]), split.labels[places]
+    difficulty = np.zeros(len(places), int)
+    # By hand one chooses from all difficulties or, where there are none, all classes.
+    groups, of_each = labels, 1
+    if split.difficulty is not None:
+        difficulty = split.difficulty[places]
+        groups, of_each = difficulty, EXAMPLES_PER_DIFFICULTY
     examples = [
         int(index)
-        for level in np.unique(difficulty)
-        for index in np.flatnonzero(difficulty == level)[:EXAMPLES_PER_DIFFICULTY]
+        for group in np.unique(groups)
+        for index in np.flatnonzero(groups == group)[:of_each]
     ]
     described = {
         "dataset": dataset.name,
-        "count": count,
+        "count": len(places),
         "shape": list(images.shape[1:]),
         "labels": labels.tolist(),
         "difficulties": list(dataset.difficulties),
@@ -64,19 +74,21 @@ def test_images(dataset: Dataset, count: int) -> tuple[np.ndarray, dict]:
     return images.astype(np.uint8), described
 
 
-def write_test_images(dataset: Dataset, count: int) -> np.ndarray:
-    """Writes the first `count` test images with their labels; returns the images."""
-    images, described = test_images(dataset, count)
-    folder = fresh(ASSETS / "test_images")
+def write_test_images(
+    assets: pathlib.Path, dataset: Dataset, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Writes test images with their labels; returns both."""
+    images, described = test_images(dataset, places)
+    folder = fresh(assets / "test_images")
     (folder / "images.bin").write_bytes(images.tobytes())
     write_json(folder / "images.json", described)
-    return images
+    return images, dataset.test.labels[places]
 
 
-def copy_bundle(bundle: pathlib.Path) -> dict:
+def copy_bundle(assets: pathlib.Path, bundle: pathlib.Path) -> dict:
     """Copies a bundle into the assets, with a checksum, and returns its manifest."""
     manifest = json.loads((bundle / MANIFEST).read_text())
-    folder = fresh(ASSETS / "bundles" / bundle.name)
+    folder = fresh(assets / "bundles" / bundle.name)
     shutil.copy(bundle / MANIFEST, folder)
     model = manifest.get("model")
     for part in [*manifest["segments"], *([model] if model else [])]:
@@ -87,7 +99,7 @@ def copy_bundle(bundle: pathlib.Path) -> dict:
 
 
 def write_answers(
-    bundle: pathlib.Path, whole: LiteRTModel, images: np.ndarray
+    assets: pathlib.Path, bundle: pathlib.Path, whole: LiteRTModel, images: np.ndarray
 ) -> np.ndarray:
     """Writes what Python's runner answers for each image; returns the labels.
 
@@ -98,7 +110,7 @@ def write_answers(
     found = answers_at(whole, images, prediction.exit)
     if found["labels"] != prediction.label.tolist():
         raise ValueError("Expected the runner and the whole model to agree.")
-    write_json(ASSETS / "answers" / f"{bundle.name}.json", found)
+    write_json(assets / "answers" / f"{bundle.name}.json", found)
     return prediction.label
 
 
@@ -120,8 +132,10 @@ def write_network(
         "cumulative_macs": cost,
     }
     described = manifest | {"name": folder.name, "segments": [segment]}
-    described.pop("metrics", None)
-    described.pop("model", None)
+    for name in ("metrics", "model", "cost_unit", "costs", "full_cost"):
+        described.pop(name, None)
+    # There is nothing to decide.
+    described["policy"] = {"type": "controller", "threshold": 0.0, "beta": 0.0}
     fresh(folder)
     (folder / "network.tflite").write_bytes(content)
     write_json(folder / MANIFEST, described)
@@ -158,25 +172,46 @@ def write_networks(
     write_network(ASSETS / "networks" / "network", manifest, network, last)
 
 
-def package(bundles: list[pathlib.Path], dataset: Dataset, count: int) -> None:
-    """Replaces what the app and its tests are packaged with."""
+def package(
+    assets: pathlib.Path,
+    bundles: list[pathlib.Path],
+    dataset: Dataset,
+    places: np.ndarray,
+) -> None:
+    """Replaces what a collection of the app is packaged with, and its tests."""
     for name in ("bundles", "answers", "networks"):
-        shutil.rmtree(ASSETS / name, ignore_errors=True)
-    images = write_test_images(dataset, count)
-    labels = dataset.test.labels[:count]
+        shutil.rmtree(assets / name, ignore_errors=True)
+    images, labels = write_test_images(assets, dataset, places)
     accuracies = []
     for bundle in bundles:
-        manifest = copy_bundle(bundle)
+        manifest = copy_bundle(assets, bundle)
         graph = joined(bundle, manifest)
         whole = LiteRTModel(networks.whole_model(graph))
-        answered = write_answers(bundle, whole, images)
+        answered = write_answers(assets, bundle, whole, images)
         accuracies.append(float(np.mean(answered == labels)))
-        print(f"{bundle.name}: accuracy {accuracies[-1]:.4f} on {count} images")
+        print(f"{bundle.name}: accuracy {accuracies[-1]:.4f} on {len(images)} images")
     names = [bundle.name for bundle in bundles]
-    (ASSETS / "bundles" / "names.txt").write_text("\n".join(names) + "\n")
-    static = static_accuracies(whole, images, labels)
-    print("accuracy of each exit:", static.round(4).tolist())
-    write_networks(manifest, graph, static, accuracies)
+    (assets / "bundles" / "names.txt").write_text("\n".join(names) + "\n")
+    if assets == ASSETS:
+        static = static_accuracies(whole, images, labels)
+        print("accuracy of each exit:", static.round(4).tolist())
+        write_networks(manifest, graph, static, accuracies)
+
+
+def load(arguments: argparse.Namespace) -> Dataset:
+    """The data set; pictures are read as the first bundle wants them."""
+    manifest = read_manifest(arguments.bundles[0])
+    shape = manifest.input.shape[1:]
+    crops = manifest.crops
+    name, folder = arguments.dataset, arguments.data_dir
+    return load_dataset(name, folder, arguments.seed, image_shape=shape, crop=crops)
+
+
+def chosen(collection: str, count: int, available: int) -> np.ndarray:
+    """Places of test images: the first, or of photos, which lie class by class, all."""
+    if collection == "digits":
+        return np.arange(count)
+    return np.linspace(0, available - 1, count).astype(int)
 
 
 def fresh(folder: pathlib.Path) -> pathlib.Path:
@@ -204,13 +239,15 @@ def main() -> None:
         metavar="BUNDLE",
         help="most accurate first",
     )
+    parser.add_argument("--collection", choices=FOLDERS, default="digits")
     parser.add_argument("--dataset", required=True, help="as for train.py")
     parser.add_argument("--data_dir", help="as for train.py")
     parser.add_argument("--seed", type=int, default=0, help="as for train.py")
     parser.add_argument("--count", type=int, default=1000, help="test images")
     arguments = parser.parse_args()
-    dataset = load_dataset(arguments.dataset, arguments.data_dir, arguments.seed)
-    package(arguments.bundles, dataset, arguments.count)
+    dataset = load(arguments)
+    places = chosen(arguments.collection, arguments.count, len(dataset.test.labels))
+    package(FOLDERS[arguments.collection], arguments.bundles, dataset, places)
 
 
 if __name__ == "__main__":

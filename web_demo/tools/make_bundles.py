@@ -16,6 +16,7 @@ import json
 import pathlib
 
 import networks
+import numpy as np
 import package_bundles
 
 from epnet_tf.conversion.convert import convert
@@ -43,13 +44,12 @@ def write_bundle(model: pathlib.Path, dataset: Dataset, output: pathlib.Path) ->
     last = len(manifest["segments"])
     graph = package_bundles.joined(output, manifest)
     network = networks.cut(graph, [f"logits_{last:02d}"])
-    plain = manifest | {"policy": {"type": "controller", "threshold": 0.0, "beta": 0.0}}
-    package_bundles.write_network(output / "network", plain, network, last)
+    package_bundles.write_network(output / "network", manifest, network, last)
 
 
 def write_images(dataset: Dataset, output: pathlib.Path) -> None:
     """Writes the first test images, packed, and what is known of them."""
-    images, described = package_bundles.test_images(dataset, IMAGES)
+    images, described = package_bundles.test_images(dataset, np.arange(IMAGES))
     # Without a time in it, the file is the same whenever it is made.
     packed = gzip.compress(images.tobytes(), mtime=0)
     (output / "images.bin.gz").write_bytes(packed)

@@ -48,10 +48,10 @@ class MainActivityTest {
 
     @Test fun examplesStopWherePythonSays() = Phone().use { phone ->
         phone.settle()
-        val images = TestImages.read(phone.activity.assets)
-        val names = Models.packaged(phone.activity.assets)
+        val images = TestImages.read(phone.activity.assets, Collection.DIGITS)
+        val names = Collection.DIGITS.bundles(phone.activity.assets)
         val name = names[phone.view<SeekBar>(R.id.beta).progress]
-        val python = PythonAnswers.read(phone.activity.assets, name)!!
+        val python = PythonAnswers.read(phone.activity.assets, Collection.DIGITS, name)!!
         val row = phone.view<LinearLayout>(R.id.examples)
         assertEquals(images.examples.size, row.childCount)
         for ((place, index) in images.examples.withIndex()) {
@@ -67,13 +67,13 @@ class MainActivityTest {
     @Test fun movingBetaShowsWhereTheSameImageStops() = Phone().use { phone ->
         phone.settle()
         val bar = phone.view<SeekBar>(R.id.beta)
-        val images = TestImages.read(phone.activity.assets)
+        val images = TestImages.read(phone.activity.assets, Collection.DIGITS)
         phone.chooseExample(images.examples.lastIndex)
-        val names = Models.packaged(phone.activity.assets)
+        val names = Collection.DIGITS.bundles(phone.activity.assets)
         assertEquals(names.size - 1, bar.max)
         for ((position, name) in names.withIndex()) {
             phone.moveBeta(position)
-            val python = PythonAnswers.read(phone.activity.assets, name)!!
+            val python = PythonAnswers.read(phone.activity.assets, Collection.DIGITS, name)!!
             val exit = python.exits[images.examples.last()]
             assertEquals("Exit $exit of 12", phone.text(R.id.stopped))
             assertTrue(phone.text(R.id.beta_value).contains("β = "))
@@ -87,7 +87,7 @@ class MainActivityTest {
         assertFalse(phone.view<View>(R.id.run_all).isEnabled)
         phone.settle()
         assertTrue(phone.isShown(R.id.evaluation))
-        val count = TestImages.read(phone.activity.assets).size
+        val count = TestImages.read(phone.activity.assets, Collection.DIGITS).size
         assertEquals("Exit and label as Python's: $count of $count", phone.text(R.id.agreement))
         assertTrue(phone.view<View>(R.id.run_all).isEnabled)
         assertEquals(5, phone.view<ViewGroup>(R.id.table).childCount)

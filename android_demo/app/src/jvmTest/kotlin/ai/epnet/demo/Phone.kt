@@ -124,7 +124,7 @@ class Phone(intent: Intent = Intent()) : AutoCloseable {
     }
 
     private companion object {
-        const val PATIENCE_NANOS = 300_000_000_000
+        const val PATIENCE_NANOS = 900_000_000_000
 
         val tflite by lazy { TfliteOnJvm.load() }
     }

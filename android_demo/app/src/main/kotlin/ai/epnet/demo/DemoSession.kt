@@ -3,9 +3,13 @@ package ai.epnet.demo
 import ai.epnet.engine.Answer
 import ai.epnet.engine.EarlyExitException
 import ai.epnet.engine.Options
+import ai.epnet.engine.readPicture
 import android.content.Context
+import android.graphics.Bitmap
 import android.util.Log
 import java.io.File
+import java.io.IOException
+import java.io.InputStream
 import org.json.JSONObject
 
 /** What the session is busy with for longer than one picture. */
@@ -22,6 +26,7 @@ class Report(val result: BenchmarkResult, val json: JSONObject)
  *
  * @property settings positions of the control for beta.
  * @property message what went wrong, or null.
+ * @property photo the photo that is classified, or null.
  */
 data class State(
     val job: Job? = Job.LOADING,
@@ -29,6 +34,7 @@ data class State(
     val models: Models? = null,
     val images: TestImages? = null,
     val setting: Int = 0,
+    val photo: Bitmap? = null,
     val shown: Shown? = null,
     val evaluation: Evaluation? = null,
     val report: Report? = null,
@@ -40,13 +46,19 @@ data class State(
  * Models, test images and results, apart from the Activity, which comes and goes with every
  * turn of the device. All methods are for the main thread; inference is on [Worker]'s.
  *
+ * @property collection which of the app's own models.
  * @param directory a directory with one bundle, in place of the app's own.
  */
-class DemoSession(context: Context, private val directory: File?) {
+class DemoSession(
+    context: Context,
+    val collection: Collection,
+    private val directory: File?,
+) {
     private val context = context.applicationContext
     private val worker = Worker()
     private var picture: (() -> Picture)? = null
     private var classifying = false
+    private var reading = false
     private var changed = false
     private var closed = false
 
@@ -57,7 +69,7 @@ class DemoSession(context: Context, private val directory: File?) {
     private var chosen = -1
 
     /** Whether nothing runs, and nothing waits to be run. */
-    val isIdle: Boolean get() = state.job == null && !classifying
+    val isIdle: Boolean get() = state.job == null && !classifying && !reading
 
     /** Called after every change of [state]. */
     var listener: (State) -> Unit = {}
@@ -70,8 +82,9 @@ class DemoSession(context: Context, private val directory: File?) {
 
     init {
         worker.run({
-            val models = Models.open(context.assets, directory).also { opened = it }
-            models to TestImages.read(context.assets).takeIf { it.fits(models) }
+            val models = Models.open(this.context.assets, collection, directory)
+                .also { opened = it }
+            models to TestImages.read(this.context.assets, collection).takeIf { it.fits(models) }
         }) { result ->
             result.onSuccess { (models, images) ->
                 val middle = models.settings.size / 2
@@ -86,10 +99,15 @@ class DemoSession(context: Context, private val directory: File?) {
     }
 
     /** Shows what [picture] gives, called on the main thread, is classified as; null clears. */
-    fun show(picture: (() -> Picture)?) {
-        this.picture = picture
-        if (picture == null) state = state.copy(shown = null)
-        refresh()
+    fun show(picture: (() -> Picture)?) = show(picture, photo = null)
+
+    /** Shows what the photo [name], which [read] opens elsewhere, is classified as. */
+    fun open(name: String, read: () -> InputStream?) {
+        reading = true
+        worker.run({ readPhoto(name, read) }) { result ->
+            reading = false
+            result.onSuccess { show({ Picture.Image(it) }, it) }.onFailure(::fail)
+        }
     }
 
     /** Moves the control for beta; results for another beta are taken away. */
@@ -115,6 +133,25 @@ class DemoSession(context: Context, private val directory: File?) {
         closed = true
         listener = {}
         worker.close { opened?.close() }
+    }
+
+    private fun show(picture: (() -> Picture)?, photo: Bitmap?) {
+        this.picture = picture
+        val shown = state.shown.takeIf { picture != null }
+        val message = state.message.takeIf { state.models == null }
+        state = state.copy(photo = photo, shown = shown, message = message)
+        refresh()
+    }
+
+    private fun readPhoto(name: String, read: () -> InputStream?): Bitmap {
+        val content = try {
+            read()?.use { it.readBytes() }
+        } catch (e: IOException) {
+            throw EarlyExitException("$name: found ${e.message}, expected a photo.", e)
+        } catch (e: SecurityException) {
+            throw EarlyExitException("$name: found ${e.message}, expected a photo.", e)
+        } ?: throw EarlyExitException("$name: found nothing, expected a photo.")
+        return readPicture(content, name)
     }
 
     /** Classifies the current picture, unless that is going on: then again afterwards. */
@@ -165,13 +202,14 @@ class DemoSession(context: Context, private val directory: File?) {
 
     private fun evaluation(models: Models, setting: Setting, images: TestImages): Evaluation {
         val bundle = models.bundles[setting.bundle].name
-        val python = if (directory == null) PythonAnswers.read(context.assets, bundle) else null
+        val python = PythonAnswers.read(context.assets, collection, bundle)
+            .takeIf { directory == null }
         return evaluate(models, setting, images, python)
     }
 
     /** Opens the models anew, with the plan's threads, and measures. */
     private fun report(setting: Setting, images: TestImages, plan: BenchmarkPlan): Report =
-        Models.open(context.assets, directory, Options(plan.threads)).use { models ->
+        Models.open(context.assets, collection, directory, Options(plan.threads)).use { models ->
             val pictures = images.examples.map { Picture.Pixels(images.pixels(it)) }
             val bundle = models.bundles[setting.bundle]
             val result = bundle.openOneFile().use { oneFile ->

@@ -51,6 +51,7 @@ private fun bundle(bundle: OpenBundle, setting: Setting) = JSONObject()
     .put("name", bundle.name)
     .put("quantization", bundle.manifest.quantization)
     .put("beta", setting.beta)
+    .put("cost_unit", bundle.manifest.costUnit)
     .put("full_macs", bundle.manifest.fullMacs)
 
 private fun exits(bundle: OpenBundle, result: BenchmarkResult): JSONArray {

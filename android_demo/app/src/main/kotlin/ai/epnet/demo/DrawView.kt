@@ -7,6 +7,7 @@ import android.graphics.Canvas
 import android.graphics.Color
 import android.graphics.Paint
 import android.graphics.Path
+import android.graphics.Rect
 import android.graphics.RectF
 import android.util.AttributeSet
 import android.view.MotionEvent
@@ -14,7 +15,8 @@ import android.view.View
 
 /**
  * A square to draw on with a finger, white on black like the images that the models are
- * trained on, or to show a picture in. Drawing takes a shown picture away.
+ * trained on, or to show a picture in. Drawing takes a shown picture away; disabled, it only
+ * shows.
  */
 class DrawView(context: Context, attributes: AttributeSet) : View(context, attributes) {
     /** Called when the drawing has changed by hand. */
@@ -23,6 +25,7 @@ class DrawView(context: Context, attributes: AttributeSet) : View(context, attri
     /** Corners of the strokes, x and y from 0 to 1; a stroke ends with NaN, NaN. */
     private val points = ArrayList<Float>()
     private var shown: Bitmap? = null
+    private var part: Rect? = null
 
     private val path = Path()
     private val clip = Path()
@@ -33,7 +36,7 @@ class DrawView(context: Context, attributes: AttributeSet) : View(context, attri
         strokeCap = Paint.Cap.ROUND
         strokeJoin = Paint.Join.ROUND
     }
-    private val sharp = Paint().apply { isFilterBitmap = false }
+    private val brush = Paint()
     private val rendered = Bitmap.createBitmap(RENDERED, RENDERED, Bitmap.Config.ARGB_8888)
     private val renderedCanvas = Canvas(rendered)
 
@@ -50,12 +53,16 @@ class DrawView(context: Context, attributes: AttributeSet) : View(context, attri
         invalidate()
     }
 
-    /** Shows [picture] in place of what is there. */
-    fun show(picture: Bitmap) {
+    /** Shows the [part] of a [picture], or all of it, in place of what is there. */
+    fun show(picture: Bitmap, part: Rect? = null) {
         points.clear()
         shown = picture
+        this.part = part
         invalidate()
     }
+
+    /** Whether [picture] is what is shown. */
+    fun shows(picture: Bitmap): Boolean = shown === picture
 
     /** The drawing as a bitmap, which the next call draws into again. */
     fun render(): Bitmap {
@@ -76,7 +83,11 @@ class DrawView(context: Context, attributes: AttributeSet) : View(context, attri
         clip.addRoundRect(frame, corner, corner, Path.Direction.CW)
         canvas.clipPath(clip)
         canvas.drawColor(Color.BLACK)
-        shown?.let { canvas.drawBitmap(it, null, frame, sharp) }
+        shown?.let {
+            // The pixels of small images are to be seen.
+            brush.isFilterBitmap = it.width > width
+            canvas.drawBitmap(it, part, frame, brush)
+        }
         drawStrokes(canvas, width.toFloat())
     }
 

@@ -22,8 +22,17 @@ class Timings(nanos: List<Long>) {
     }
 }
 
-/** What early exit, or the whole network, achieved on all test images. */
-class Score(val accuracy: Double, val meanMacs: Double, val timings: Timings)
+/**
+ * What early exit, or the whole network, achieved on all test images.
+ *
+ * @property meanCost in the bundle's unit of cost.
+ */
+class Score(
+    val accuracy: Double,
+    val meanMacs: Double,
+    val meanCost: Double,
+    val timings: Timings,
+)
 
 /**
  * Result of a run over all test images.
@@ -53,12 +62,14 @@ fun evaluate(
         early += models.classify(picture, setting)
         models.classifyWhole(picture)?.let(whole::add)
     }
-    val segments = models.bundles[setting.bundle].manifest.segments
+    val manifest = models.bundles[setting.bundle].manifest
     return Evaluation(
         images = images.size,
-        early = score(early, images),
-        whole = if (whole.isEmpty()) null else score(whole, images),
-        histogram = segments.map { segment -> early.count { it.exit == segment.exit } },
+        early = score(early, images) { manifest.costOf(it.exit) },
+        whole = if (whole.isEmpty()) null else score(whole, images) { manifest.fullCost },
+        histogram = manifest.segments.map { segment ->
+            early.count { it.exit == segment.exit }
+        },
         agreeing = python?.let { answers ->
             early.indices.count {
                 early[it].exit == answers.exits[it] && early[it].label == answers.labels[it]
@@ -67,9 +78,14 @@ fun evaluate(
     )
 }
 
-private fun score(answers: List<Answer>, images: TestImages) = Score(
+private fun score(
+    answers: List<Answer>,
+    images: TestImages,
+    cost: (Answer) -> Double,
+) = Score(
     accuracy = answers.indices.count { answers[it].label == images.labels[it] }
         .toDouble() / answers.size,
     meanMacs = answers.sumOf { it.macs }.toDouble() / answers.size,
+    meanCost = answers.sumOf(cost) / answers.size,
     timings = Timings(answers.map { it.nanos }),
 )

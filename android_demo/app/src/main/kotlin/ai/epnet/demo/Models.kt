@@ -12,14 +12,34 @@ import ai.epnet.engine.Options
 import android.content.res.AssetManager
 import android.graphics.Bitmap
 import java.io.File
+import java.io.FileNotFoundException
 import java.nio.ByteBuffer
 import kotlin.math.pow
+
+/**
+ * What the app is packaged with, each in a folder of the assets.
+ *
+ * @property folder where its `bundles`, `test_images`, `answers` and `networks` are.
+ */
+enum class Collection(val folder: String) {
+    DIGITS(""),
+    PHOTOS("photos/");
+
+    /** Names of the bundles; none where the app is packaged without this collection. */
+    fun bundles(assets: AssetManager): List<String> =
+        try {
+            assets.open("${folder}bundles/names.txt").use { it.readBytes().decodeToString() }
+                .lines().filter(String::isNotEmpty)
+        } catch (_: FileNotFoundException) {
+            emptyList()
+        }
+}
 
 /** A picture to classify: the model's own raw pixels, or a picture of any size. */
 sealed interface Picture {
     class Pixels(val pixels: ByteBuffer) : Picture
 
-    class Drawing(val bitmap: Bitmap) : Picture
+    class Image(val bitmap: Bitmap) : Picture
 }
 
 /** One position of the control for beta: a bundle, and the beta that it is given. */
@@ -43,7 +63,7 @@ class OpenBundle private constructor(
 }
 
 /**
- * The bundles of the app, or the one of a directory, and the whole network without early
+ * The bundles of a collection, or the one of a directory, and the whole network without early
  * exits where it is packaged and takes the same images. To be used on one thread.
  */
 class Models private constructor(
@@ -61,19 +81,22 @@ class Models private constructor(
     /** The labels, image shape and so on, which all bundles share. */
     val manifest: Manifest get() = bundles.first().manifest
 
+    /** Whether the models are for photos rather than for drawings, which are grayscale. */
+    val takePhotos: Boolean get() = manifest.input.channels == 3
+
     /** Classifies with the bundle and beta of [setting]. */
     fun classify(picture: Picture, setting: Setting): Answer {
         val classifier = bundles[setting.bundle].classifier
         return when (picture) {
             is Picture.Pixels -> classifier.classify(picture.pixels, setting.input)
-            is Picture.Drawing -> classifier.classify(picture.bitmap, setting.input)
+            is Picture.Image -> classifier.classify(picture.bitmap, setting.input)
         }
     }
 
     /** Classifies with the whole network. */
     fun classifyWhole(picture: Picture): Answer? = when (picture) {
         is Picture.Pixels -> network?.classify(picture.pixels)
-        is Picture.Drawing -> network?.classify(picture.bitmap)
+        is Picture.Image -> network?.classify(picture.bitmap)
     }
 
     override fun close() {
@@ -82,43 +105,42 @@ class Models private constructor(
     }
 
     companion object {
-        private const val BUNDLES = "bundles"
-        private const val NETWORK = "networks/network"
         private const val STEPS = 20
 
         /**
-         * Opens the bundle in [directory] or, without one, those of the assets.
+         * Opens the bundle in [directory] or, without one, those of [collection].
          *
          * @throws EarlyExitException where one of them cannot be used.
          */
-        fun open(assets: AssetManager, directory: File?, options: Options = Options()): Models {
+        fun open(
+            assets: AssetManager,
+            collection: Collection,
+            directory: File?,
+            options: Options = Options(),
+        ): Models {
             val opened = ArrayList<OpenBundle>()
             try {
                 if (directory != null) {
                     opened += OpenBundle(directory.name, DirectoryFiles(directory), options)
                 } else {
-                    for (name in packaged(assets)) {
-                        opened += OpenBundle(name, AssetFiles(assets, "$BUNDLES/$name"), options)
+                    for (name in collection.bundles(assets)) {
+                        val files = AssetFiles(assets, "${collection.folder}bundles/$name")
+                        opened += OpenBundle(name, files, options)
                     }
                 }
-                return Models(opened, openNetwork(assets, opened.first().manifest, options))
+                val files = AssetFiles(assets, "${collection.folder}networks/network")
+                return Models(opened, openNetwork(files, opened.first().manifest, options))
             } catch (e: EarlyExitException) {
                 opened.forEach { it.classifier.close() }
                 throw e
             }
         }
 
-        /** Names of the bundles in the assets. */
-        fun packaged(assets: AssetManager): List<String> =
-            assets.open("$BUNDLES/names.txt").use { it.readBytes().decodeToString() }
-                .lines().filter(String::isNotEmpty)
-
         private fun openNetwork(
-            assets: AssetManager,
+            files: BundleFiles,
             manifest: Manifest,
             options: Options,
         ): EarlyExitClassifier? {
-            val files = AssetFiles(assets, NETWORK)
             if (files.read("epnet.json") == null) return null
             val network = EarlyExitClassifier.open(files, options)
             val fits = network.manifest.input.shape == manifest.input.shape &&

@@ -1,5 +1,7 @@
 package ai.epnet.demo
 
+import ai.epnet.engine.MACS
+import ai.epnet.engine.Manifest
 import android.app.Activity
 import android.view.Gravity
 import android.view.View
@@ -20,6 +22,7 @@ class Screen(private val activity: Activity) {
     fun render(state: State, correct: Int?) {
         renderCards(state)
         renderSubtitle(state)
+        renderPictureCard(state)
         text(R.id.message, state.message)
         renderAnswer(state, correct)
         renderCost(state)
@@ -29,10 +32,8 @@ class Screen(private val activity: Activity) {
     }
 
     /** What a screen reader says for an example. */
-    fun describeExample(images: TestImages, place: Int, index: Int): String {
-        val label = images.labels[index].toString()
-        val difficulty = images.difficulty(index)
-            ?: return string(R.string.example_plain, place + 1, label)
+    fun describeExample(place: Int, difficulty: String?, label: String): String {
+        if (difficulty == null) return string(R.string.example_plain, place + 1, label)
         return string(R.string.example, place + 1, difficulty, label)
     }
 
@@ -51,13 +52,26 @@ class Screen(private val activity: Activity) {
             return
         }
         val input = models.manifest.input
-        val subtitle = if (state.images != null) {
+        val subtitle = if (models.takePhotos) {
+            string(R.string.subtitle_photos, models.manifest.labels.joinToString())
+        } else if (state.images != null) {
             string(R.string.subtitle)
         } else {
             val name = models.bundles.first().name
             string(R.string.subtitle_other, name, input.height, input.width, input.channels)
         }
         text(R.id.subtitle, subtitle)
+    }
+
+    /** Photos are chosen; whatever else models take is drawn. */
+    private fun renderPictureCard(state: State) {
+        val photos = state.models?.takePhotos == true
+        val canvas = activity.findViewById<View>(R.id.canvas)
+        canvas.isEnabled = !photos
+        canvas.contentDescription = string(if (photos) R.string.photo else R.string.canvas)
+        val (shown, hidden) = if (photos) R.id.choose to R.id.clear else R.id.clear to R.id.choose
+        activity.findViewById<View>(shown).visibility = View.VISIBLE
+        hide(hidden)
     }
 
     private fun renderAnswer(state: State, correct: Int?) {
@@ -86,14 +100,16 @@ class Screen(private val activity: Activity) {
 
     private fun renderCost(state: State) {
         val shown = state.shown
-        val full = state.models?.manifest?.fullMacs
-        if (shown == null || full == null) {
-            for (id in listOf(R.id.macs, R.id.time, R.id.macs_bar, R.id.time_bar)) hide(id)
+        val manifest = manifest(state)
+        if (shown == null || manifest == null) {
+            for (id in COSTS) hide(id)
             return
         }
-        val spent = shown.early.macs
-        bar(R.id.macs_bar, spent.toDouble() / full)
-        text(R.id.macs, string(R.string.macs_spent, spent / 1e6, full / 1e6, saved(spent.toDouble() / full)))
+        val share = shown.early.macs.toDouble() / manifest.fullMacs
+        bar(R.id.macs_bar, share)
+        val (spent, full) = shown.early.macs / 1e6 to manifest.fullMacs / 1e6
+        text(R.id.macs, string(R.string.macs_spent, spent, full, saved(share)))
+        renderCostUnit(manifest, shown)
         if (shown.whole == null) {
             hide(R.id.time)
             hide(R.id.time_bar)
@@ -104,17 +120,44 @@ class Screen(private val activity: Activity) {
         text(R.id.time, string(R.string.time_spent, early, whole, saved(early / whole)))
     }
 
+    /** What the policy counts, where that is not multiply-adds. */
+    private fun renderCostUnit(manifest: Manifest, shown: Shown) {
+        if (manifest.costUnit == MACS) {
+            hide(R.id.cost)
+            hide(R.id.cost_bar)
+            return
+        }
+        val (spent, full) = manifest.costOf(shown.early.exit) to manifest.fullCost
+        bar(R.id.cost_bar, spent / full)
+        val unit = manifest.costUnit
+        text(R.id.cost, string(R.string.cost_spent, spent, full, unit, saved(spent / full)))
+    }
+
     private fun renderBeta(state: State) {
         val control = activity.findViewById<SeekBar>(R.id.beta)
         control.isEnabled = state.settings.size > 1
         control.max = maxOf(0, state.settings.size - 1)
         control.progress = state.setting
         val setting = state.settings.getOrNull(state.setting)
-        text(R.id.beta_value, setting?.let {
-            val short = java.lang.String.format(java.util.Locale.ROOT, "%.1e", it.beta)
-                .replace(".0e", "e")
-            string(R.string.beta_value, it.beta * 1e6, short)
-        })
+        val manifest = manifest(state)
+        text(R.id.policy, manifest?.let(::describePolicy))
+        val unit = manifest?.costUnit ?: MACS
+        val title = if (unit == MACS) string(R.string.beta) else string(R.string.beta_unit, unit)
+        text(R.id.beta_title, title)
+        text(R.id.beta_value, setting?.let { describeBeta(it.beta, unit) })
+    }
+
+    private fun describeBeta(beta: Double, unit: String): String {
+        if (unit != MACS) return string(R.string.beta_value_unit, beta)
+        val short = java.lang.String.format(java.util.Locale.ROOT, "%.1e", beta)
+            .replace(".0e", "e")
+        return string(R.string.beta_value, beta * 1e6, short)
+    }
+
+    private fun describePolicy(manifest: Manifest): String {
+        val confidence = manifest.confidence ?: return string(R.string.policy_controller)
+        val percent = confidence.joinToString { (100 * it).roundToInt().toString() }
+        return string(R.string.policy_threshold, percent)
     }
 
     private fun renderJobs(state: State) {
@@ -157,6 +200,10 @@ class Screen(private val activity: Activity) {
             table.addView(row(listOf(string(name)) + columns.map(value)))
         add(R.string.row_accuracy) { string(R.string.percent, 100 * it.accuracy) }
         add(R.string.row_macs) { string(R.string.millions, it.meanMacs / 1e6) }
+        val unit = manifest(state)?.costUnit ?: MACS
+        if (unit != MACS) {
+            add(R.string.row_cost) { string(R.string.cost, it.meanCost, unit) }
+        }
         add(R.string.row_median) { string(R.string.milliseconds, it.timings.medianMs) }
         add(R.string.row_mean) { string(R.string.milliseconds, it.timings.meanMs) }
         text(R.id.agreement, evaluation.agreeing?.let {
@@ -179,10 +226,13 @@ class Screen(private val activity: Activity) {
         return row
     }
 
-    private fun exits(state: State): List<Int> {
-        val bundle = state.settings.getOrNull(state.setting)?.bundle ?: return emptyList()
-        return state.models?.bundles?.get(bundle)?.manifest?.segments.orEmpty().map { it.exit }
-    }
+    private fun exits(state: State): List<Int> =
+        manifest(state)?.segments.orEmpty().map { it.exit }
+
+    /** Of the bundle that the control for beta has chosen. */
+    private fun manifest(state: State): Manifest? =
+        state.settings.getOrNull(state.setting)
+            ?.let { state.models?.bundles?.get(it.bundle)?.manifest }
 
     /** Never more than is saved: 99.7 % are shown as 99. */
     private fun saved(share: Double): String {
@@ -219,5 +269,10 @@ class Screen(private val activity: Activity) {
     private companion object {
         /** Material's opacity of what cannot be touched. */
         const val DISABLED_ALPHA = 0.38f
+
+        /** Views that tell what an answer cost. */
+        val COSTS = listOf(
+            R.id.macs, R.id.macs_bar, R.id.cost, R.id.cost_bar, R.id.time, R.id.time_bar,
+        )
     }
 }

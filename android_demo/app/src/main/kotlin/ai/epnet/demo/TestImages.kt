@@ -48,12 +48,11 @@ class TestImages private constructor(json: JSONObject, private val pixels: ByteA
     }
 
     companion object {
-        private const val FOLDER = "test_images"
-
-        /** Reads the images from the assets. */
-        fun read(assets: AssetManager): TestImages {
-            val json = assets.open("$FOLDER/images.json").use { it.readBytes().decodeToString() }
-            val pixels = assets.open("$FOLDER/images.bin").use { it.readBytes() }
+        /** Reads the images of a collection. */
+        fun read(assets: AssetManager, collection: Collection): TestImages {
+            val folder = "${collection.folder}test_images"
+            val json = assets.open("$folder/images.json").use { it.readBytes().decodeToString() }
+            val pixels = assets.open("$folder/images.bin").use { it.readBytes() }
             return TestImages(JSONObject(json), pixels)
         }
     }
@@ -65,10 +64,10 @@ class PythonAnswers private constructor(json: JSONObject) {
     val labels: List<Int> = json.getJSONArray("labels").integers()
 
     companion object {
-        /** The answers for the bundle [name], or null where none are packaged. */
-        fun read(assets: AssetManager, name: String): PythonAnswers? =
+        /** The answers for the bundle [name] of a collection; null where there are none. */
+        fun read(assets: AssetManager, collection: Collection, name: String): PythonAnswers? =
             try {
-                val file = assets.open("answers/$name.json")
+                val file = assets.open("${collection.folder}answers/$name.json")
                 PythonAnswers(JSONObject(file.use { it.readBytes().decodeToString() }))
             } catch (_: IOException) {
                 null

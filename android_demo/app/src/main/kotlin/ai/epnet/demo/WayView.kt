@@ -4,6 +4,8 @@ import ai.epnet.engine.Answer
 import android.content.Context
 import android.graphics.Canvas
 import android.graphics.Paint
+import android.text.TextPaint
+import android.text.TextUtils
 import android.util.AttributeSet
 import android.view.View
 import kotlin.math.min
@@ -11,7 +13,8 @@ import kotlin.math.roundToInt
 
 /**
  * The exits in a row: above each its number, in it the label that it gave, below it how
- * sure it was. Those passed are filled, the one that answered is emphasized.
+ * sure it was; the other way round where labels are words. Those passed are filled, the one
+ * that answered is emphasized.
  */
 class WayView(context: Context, attributes: AttributeSet) : View(context, attributes) {
     private var exits: List<Int> = emptyList()
@@ -19,7 +22,7 @@ class WayView(context: Context, attributes: AttributeSet) : View(context, attrib
     private var answer: Answer? = null
 
     private val paint = Paint(Paint.ANTI_ALIAS_FLAG)
-    private val text = Paint(Paint.ANTI_ALIAS_FLAG).apply { textAlign = Paint.Align.CENTER }
+    private val text = TextPaint(Paint.ANTI_ALIAS_FLAG).apply { textAlign = Paint.Align.CENTER }
 
     /** Shows the way of [answer], or an untrodden one, through a network with [exits]. */
     fun show(exits: List<Int>, labels: List<String>, answer: Answer?) {
@@ -40,6 +43,7 @@ class WayView(context: Context, attributes: AttributeSet) : View(context, attrib
         val slot = width.toFloat() / exits.size
         val radius = min(slot * 0.42f, dp(MAX_RADIUS_DP))
         val y = height / 2f
+        val below = y + radius + dp(14f)
         val passed = answer?.passed.orEmpty()
         drawLine(canvas, slot, y, passed.size)
         for (k in exits.indices) {
@@ -51,10 +55,15 @@ class WayView(context: Context, attributes: AttributeSet) : View(context, attrib
             if (reached == null) continue
             val stopped = k == passed.lastIndex
             val colour = if (stopped) R.color.on_primary else R.color.on_passed
-            val label = labels[reached.label].take(2)
-            write(canvas, label, x, y + radius * 0.4f, radius * 1.1f, colour)
-            val sure = "${(100 * reached.confidence).roundToInt()}%"
-            write(canvas, sure, x, y + radius + dp(14f), dp(10f), R.color.text_secondary)
+            val (label, sure) = labels[reached.label] to (100 * reached.confidence).roundToInt()
+            if (labels.all { it.length <= 2 }) {
+                write(canvas, label, x, y + radius * 0.4f, radius * 1.1f, colour)
+                write(canvas, "$sure%", x, below, dp(10f), R.color.text_secondary)
+            } else {
+                write(canvas, "$sure", x, y + radius * 0.3f, radius * 0.85f, colour)
+                val fits = TextUtils.ellipsize(label, text, slot, TextUtils.TruncateAt.END)
+                write(canvas, "$fits", x, below, dp(10f), R.color.text_secondary)
+            }
         }
     }
 

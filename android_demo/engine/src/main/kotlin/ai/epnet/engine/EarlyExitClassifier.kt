@@ -67,7 +67,7 @@ class EarlyExitClassifier private constructor(
      * Classifies one image.
      *
      * @param pixels raw pixel values 0-255, one byte each, rows from the top, channels last.
-     * @param beta cost sensitivity per unit of cost, for a bundle with a `betaRange` and only for one.
+     * @param beta cost sensitivity per unit of cost, for a bundle with a `betaRange` alone.
      * @param maxExit the exit that answers at the latest, to keep a deadline.
      * @param minExit the exit that answers at the earliest; the last one, to time them all.
      */

@@ -132,7 +132,8 @@ private fun readConfidence(
 ): List<Double>? {
     if (type == PolicyType.CONTROLLER) {
         if (!policy.has("confidence")) return null
-        throw fault(policy.at("confidence"), policy.numbers("confidence"), "none: controllers decide")
+        val found = policy.numbers("confidence")
+        throw fault(policy.at("confidence"), found, "none: controllers decide")
     }
     val confidence = policy.numbers("confidence")
     if (confidence.size != controlled || confidence.any { it !in 0.0..1.0 }) {

@@ -6,7 +6,7 @@ Writes `parts.md`: for each data set one row per step, with the test accuracy of
 exit and the benefit at three β on the test images. Thresholds are tuned on validation
 images; controllers are those that the evaluation keeps, means over seeds, so that
 nothing is trained here. A network whose controllers nobody has trained has thresholds
-alone.
+alone. Where one network has all the policies, its report tells them.
 """
 
 import dataclasses
@@ -33,6 +33,12 @@ DATASETS = {
         {"cifar10-grid": "our heads, from the network above, 15 epochs more"},
     ),
 }
+# Policies to what the tables call them.
+POLICIES = {
+    "softmax-per-exit": "a threshold per exit",
+    "epnet-paper": "the paper's controllers",
+    "epnet": "our controllers",
+}
 
 
 def main(_) -> None:
@@ -43,23 +49,30 @@ def main(_) -> None:
     from epnet_tf.files import write_whole
     from epnet_tf.model.loading import load_model
 
-    models, parts = pathlib.Path(_MODELS.value), [_INTRODUCTION]
+    models, results = pathlib.Path(_MODELS.value), pathlib.Path(_RESULTS.value)
+    parts = [_INTRODUCTION]
     for name, (betas, between) in DATASETS.items():
-        ours = load_case(models / name, _DATA_DIR.value, seeds=_SEEDS.value, verbose=0)
-        steps = [("paper's heads and sum", ours.paper)]
-        for folder, what in between.items():
-            model = load_model(str(models / folder / "classifiers.keras"))
-            case = dataclasses.replace(
-                ours, model=model, folder=models / folder / "controllers"
+        if (models / name / "paper").is_dir():
+            ours = load_case(
+                models / name, _DATA_DIR.value, seeds=_SEEDS.value, verbose=0
             )
-            steps.append((what, case))
-        steps.append((_recipe(models / name), ours))
-        rows = [row for step in steps for row in _rows(*step, betas)]
+            steps = [("the paper's heads and sum", ours.paper)]
+            for folder, what in between.items():
+                model = load_model(models / folder / "classifiers.keras")
+                case = dataclasses.replace(
+                    ours, model=model, folder=models / folder / "controllers"
+                )
+                steps.append((what, case))
+            steps.append((_recipe(models / name), ours))
+            rows = [row for step in steps for row in _rows(*step, betas)]
+        else:
+            report = json.loads((results / name / "report.json").read_text())
+            rows = _reported("the paper's heads and sum", report, betas)
         head = ["network", "its exits, % right", "policy"]
         head += [f"β = {beta:g}" for beta in betas]
         parts += [f"## {name}\n", markdown.table(head, rows)]
         print(parts[-1], flush=True)
-    with write_whole(pathlib.Path(_RESULTS.value) / "parts.md") as path:
+    with write_whole(results / "parts.md") as path:
         path.write_text("\n".join(parts))
 
 
@@ -84,6 +97,22 @@ def _recipe(folder: pathlib.Path) -> str:
     return ", ".join(told)
 
 
+def _reported(name: str, report: dict, betas) -> list[list[str]]:
+    """The rows of a network that has been evaluated with all the policies."""
+    from epnet_tf.evaluation import markdown
+
+    accuracies = " ".join(f"{100 * e['accuracy']:.1f}" for e in report["exits"])
+    return [
+        [
+            name,
+            accuracies,
+            policy,
+            *(f"{markdown.benefit(report, key, beta):.2f}" for beta in betas),
+        ]
+        for key, policy in POLICIES.items()
+    ]
+
+
 def _rows(name: str, case, betas) -> list[list[str]]:
     """The rows of one network: a policy each, of which there is something to tell."""
     from epnet_tf import policies
@@ -94,22 +123,19 @@ def _rows(name: str, case, betas) -> list[list[str]]:
     thresholds = [
         [policies.softmax_per_exit(case.validation, costs, beta)] for beta in betas
     ]
-    found = {"a threshold per exit": thresholds}
+    found = {"softmax-per-exit": thresholds}
     papers = case.model.with_new_controllers(case.plan.paper_controller)
-    for policy, file, model in (
-        ("the paper's controllers", "epnet-paper", papers),
-        ("our controllers", "epnet", case.model),
-    ):
-        files = [case.folder / f"{file}-{seed}.npz" for seed in range(case.seeds)]
-        if all(f.exists() for f in files):
-            kept = [kept_controllers(case.folder, file, s) for s in range(case.seeds)]
-            found[policy] = [
+    for key, model in (("epnet-paper", papers), ("epnet", case.model)):
+        files = [case.folder / f"{key}-{seed}.npz" for seed in range(case.seeds)]
+        if all(file.exists() for file in files):
+            kept = [kept_controllers(case.folder, key, s) for s in range(case.seeds)]
+            found[key] = [
                 [policies.epnet(model, weights=weights[beta]) for weights in kept]
                 for beta in betas
             ]
     return [
-        [name, accuracies, policy, *_benefits(of_betas, case.test, betas)]
-        for policy, of_betas in found.items()
+        [name, accuracies, POLICIES[key], *_benefits(of_betas, case.test, betas)]
+        for key, of_betas in found.items()
     ]
 
 

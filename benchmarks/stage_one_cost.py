@@ -1,8 +1,9 @@
-"""What exits add to training: stage one against the plain network in Keras's `fit`.
+"""What exits add to training: stage one, by the plain sum and in equilibrium, against
+the plain network in Keras's `fit`.
 
     python benchmarks/stage_one_cost.py
 
-Epochs of both are timed in turn, by the clock and by the processor's time. The pixels
+Epochs of all are timed in turn, by the clock and by the processor's time. The pixels
 are noise, of which training takes as long as of pictures.
 """
 
@@ -24,11 +25,15 @@ CLASSES = 10
 
 
 def main(_) -> None:
-    """Times both ways on both networks, and prints the medians."""
+    """Times all ways on both networks, and prints the medians."""
     print(f"{'ms an image':24}{'clock':>8}{'':8}{'processor':>10}")
     for name, (shape, batch_size) in NETWORKS.items():
         batches = _noise(shape, batch_size)
-        ways = {"plain": _plain(name, shape), "stage one": _stage_one(name, shape)}
+        ways = {
+            "plain": _plain(name, shape),
+            "stage one": _stage_one(name, shape),
+            "equilibrium": _stage_one(name, shape, equilibrium=True),
+        }
         clocks = {way: EpochClock() for way in ways}
         for model in ways.values():  # Functions are traced.
             model.fit(batches.take(1), shuffle=False, verbose=0)
@@ -67,13 +72,12 @@ def _plain(name: str, shape) -> keras.Model:
     return model
 
 
-def _stage_one(name: str, shape) -> epnet_tf.ClassifierTrainer:
+def _stage_one(name: str, shape, **how) -> epnet_tf.ClassifierTrainer:
     """The same with exits, in stage one."""
     backbone = getattr(epnet_tf, name)(shape)
     scaling = keras.layers.Rescaling(1 / 255)
-    trainer = epnet_tf.ClassifierTrainer(
-        epnet_tf.EPNet(backbone, CLASSES, preprocessing=scaling)
-    )
+    model = epnet_tf.EPNet(backbone, CLASSES, preprocessing=scaling)
+    trainer = epnet_tf.ClassifierTrainer(model, **how)
     trainer.compile(_sgd())
     return trainer
 

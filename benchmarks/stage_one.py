@@ -10,6 +10,7 @@ printed as they get done, and kept in the workdir with the networks: run again, 
 resumes.
 """
 
+import functools
 import json
 import pathlib
 
@@ -104,6 +105,12 @@ def _rand_augment(num_classes):
 OPTIONS = {
     "paper's heads": (PaperClassifier(), ClassifierTrainer, {}, None),
     "plain sum": (BranchClassifier(), ClassifierTrainer, {}, None),
+    "equilibrium": (
+        BranchClassifier(),
+        functools.partial(ClassifierTrainer, equilibrium=True),
+        {},
+        None,
+    ),
     "distillation": (BranchClassifier(), Distilled, {}, None),
     "from ensemble": (BranchClassifier(), DistilledFromEnsemble, {}, None),
     "boosting": (BranchClassifier(), Boosted, {}, None),

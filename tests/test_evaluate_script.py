@@ -137,7 +137,7 @@ def test_the_papers_controllers_are_on_a_network_of_their_own(workdir):
     rows = paper_contestants(found.paper)["epnet-paper"]
     assert list(rows) == [1e-5, 1e-4]
     for (policy,) in rows.values():
-        np.testing.assert_array_equal(policy.macs, model.exit_costs.with_controllers)
+        np.testing.assert_array_equal(policy.costs, model.exit_costs.with_controllers)
     assert [file.name for file in folder.glob("*/*")] == ["epnet-paper-0.npz"]
     assert not (workdir / "controllers").exists()
     # What is kept needs no states of training images.

@@ -51,7 +51,7 @@ test-documents: install
 # The site, as plain files in build/site.
 .PHONY: docs
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 lint: install
 	$(VENV)/bin/ruff format --check .

@@ -128,7 +128,7 @@ def test_exits_that_are_none(text):
     [
         ({"backbone": "resnet10"}, "random"),
         ({"backbone": "MobileNet", "weights": "none"}, "'MobileNet', .*random"),
-        ({"backbone": "resnet10", "freeze": False, "weights": "none"}, "weights=none"),
+        ({"backbone": "resnet10", "weights": "absent.keras"}, "absent.keras"),
         ({"weights": "imagenet"}, "weights=imagenet"),
         (
             {"backbone": "MobileNet", "weights": "none", "freeze": False},

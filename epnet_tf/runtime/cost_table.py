@@ -6,10 +6,8 @@ by it, budgets are in it, and β is points per unit of it.
 
 import dataclasses
 import itertools
-import json
 import math
 import os
-import pathlib
 from collections.abc import Sequence
 
 from epnet_tf.runtime import device_report, typed_json, units
@@ -95,13 +93,9 @@ def read_costs(path: str | os.PathLike) -> CostTable:
             decrease.
         OSError: If the file cannot be read.
     """
-    try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from None
-    found = content.get("format") if isinstance(content, dict) else type(content)
+    content, found = device_report.read_json(path)
     if found == device_report.FORMAT:
-        return _of_report(device_report.read_device_report(path), path)
+        return _of_report(device_report.report_of(content, found, path), path)
     if found != FORMAT or content.get("version") != VERSION:
         raise ValueError(
             f"Expected a file of format '{FORMAT}', version {VERSION}, or "

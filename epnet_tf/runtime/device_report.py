@@ -84,11 +84,45 @@ def read_device_report(path: str | os.PathLike) -> DeviceReport:
         ValueError: If this is no such report, or one of another version.
         OSError: If the file cannot be read.
     """
+    return report_of(*read_json(path), path)
+
+
+def read_json(path: str | os.PathLike) -> tuple[dict, object]:
+    """Reads a JSON file that tells its format.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content and its `format`; of what is no object, nothing and its type.
+
+    Raises:
+        ValueError: If it is no JSON.
+        OSError: If the file cannot be read.
+    """
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from None
-    found = content.get("format") if isinstance(content, dict) else type(content)
+    if not isinstance(content, dict):
+        return {}, type(content)
+    return content, content.get("format")
+
+
+def report_of(content: dict, found, path: str | os.PathLike) -> DeviceReport:
+    """Reads a report's content, as `read_device_report` does.
+
+    Args:
+        content: What the file holds.
+        found: Its format.
+        path: Where it is from, for messages.
+
+    Returns:
+        The `DeviceReport`.
+
+    Raises:
+        ValueError: If this is no such report, or one of another version.
+    """
     if found != FORMAT:
         raise ValueError(
             f"Expected a file of format '{FORMAT}'. Received: {found} in {path}"

@@ -435,11 +435,8 @@ class EPNet(keras.Model):
         Raises:
             ValueError: If a layer cannot be made again from its configuration.
         """
-        twin = self._made_anew(
-            copying.clone(self._parts.backbone),
-            controller=controller or self._parts.controller,
-            preprocessing=copying.clone(self.preprocessing),
-            beta_range=beta_range,
+        twin = self._cloned(
+            controller=controller or self._parts.controller, beta_range=beta_range
         )
         copying.copy_state(state_model(self), state_model(twin))
         controllers = {node.operation.name for node in self._controller_nodes()}
@@ -467,11 +464,7 @@ class EPNet(keras.Model):
         Raises:
             ValueError: If a layer cannot be made again from its configuration.
         """
-        twin = self._made_anew(
-            copying.clone(self._parts.backbone),
-            classifier=classifier or self._parts.classifier,
-            preprocessing=copying.clone(self.preprocessing),
-        )
+        twin = self._cloned(classifier=classifier or self._parts.classifier)
         source, target = (split_state_model(model)[0] for model in (self, twin))
         copying.copy_state(source, target)
         last = f"logits_{self.num_exits:02d}"
@@ -592,6 +585,15 @@ class EPNet(keras.Model):
         estimated = self.costs_by_exits()(numbers).with_controllers
         return dataclasses.replace(
             self.costs, layers=tuple(kept), costs=tuple(estimated.tolist()), p90=None
+        )
+
+    def _cloned(self, **changes) -> "EPNet":
+        """As `_made_anew`, on layers with weights of their own, not yet equal ones."""
+        parts = self._parts
+        return self._made_anew(
+            copying.clone(parts.backbone),
+            preprocessing=copying.clone(parts.preprocessing),
+            **changes,
         )
 
     def _made_anew(self, backbone: keras.Model, **changes) -> "EPNet":

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 ONE_EPOCH = ("--epochs=1", "--controller_epochs=1", "--controller_seeds=1")
-_SCRIPTS = ("train.py", "convert.py", "evaluate.py")
+_SCRIPTS = ("train.py", "convert.py", "evaluate.py", "benchmarks/input_pipeline.py")
 
 
 def small_network(image_shape):

@@ -326,6 +326,12 @@ class Team:
             link.done = True
 
 
+def agree(team: Team | None, what: str, value) -> None:
+    """Waits for all workers, if there are several, and compares: see `Team.agree`."""
+    if team is not None:
+        team.agree(what, value)
+
+
 class _Link:
     """A connection to another worker: lines of JSON."""
 

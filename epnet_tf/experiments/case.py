@@ -13,7 +13,13 @@ import keras
 import numpy as np
 
 from epnet_tf import data, policies
-from epnet_tf.experiments.config import draws_for, given_costs, load_dataset
+from epnet_tf.experiments import cross_fitted
+from epnet_tf.experiments.config import (
+    Schedule,
+    draws_for,
+    given_costs,
+    load_dataset,
+)
 from epnet_tf.experiments.plans import PLANS, Plan, plan_for
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, ExitStates, compute_states
@@ -35,6 +41,8 @@ class Case:
         plan: What is evaluated.
         folder: Where trained controllers are kept.
         recipe: What the controllers depend on, besides β and seed.
+        schedule: How the classifiers were trained.
+        seed: The experiment's.
         controller_epochs: Passes over the training states.
         seeds: Trainings of the controllers to average.
         verbose: As in `keras.Model.predict`.
@@ -46,6 +54,8 @@ class Case:
     plan: Plan
     folder: pathlib.Path
     recipe: dict
+    schedule: Schedule
+    seed: int
     controller_epochs: int = 10
     seeds: int = 3
     verbose: str | int = "auto"
@@ -84,10 +94,16 @@ class Case:
 
     @functools.cached_property
     def _training(self) -> tuple[ExitStates, ExitStates]:
-        splits = (self.dataset.unseen(draw) for draw in range(self.plan.draws))
-        unseen = [self._states(split) for split in splits]
+        draws = self.plan.draws
+        if cross_fitted.applies(self.schedule, self.dataset):
+            unseen = cross_fitted.states(
+                *(self.model, self.dataset, self.schedule),
+                *(draws, self.seed, self.verbose),
+            )
+        else:
+            unseen = self._states(self.dataset.unseen_draws(draws))
         held_out = [self.validation] * self.plan.validation_repeats
-        return mixed(unseen), mixed([*unseen, *held_out])
+        return mixed([unseen]), mixed([unseen, *held_out])
 
     def _states(self, split: data.Split) -> ExitStates:
         return compute_states(
@@ -142,18 +158,24 @@ def load_case(
         model_file = folder / "classifiers.keras"
         model = keras.saving.load_model(model_file)
         model.costs = costs
+        schedule = Schedule(**config["schedule"])
+        states = "unseen" if plan.draws == 1 else f"unseen {plan.draws} times"
+        if cross_fitted.applies(schedule, dataset):
+            states = f"cross-fitted, {states}"
         return Case(
             dataset,
             model,
             plan,
             folder / folder_name,
             recipe={
-                "states": "unseen" if plan.draws == 1 else f"unseen {plan.draws} times",
+                "states": states,
                 "classifiers": hashlib.sha256(model_file.read_bytes()).hexdigest(),
                 "validation_repeats": plan.validation_repeats,
             }
             | ({} if costs is None else {"costs": dataclasses.asdict(costs)}),
-            controller_epochs=-(-config["schedule"]["controller_epochs"] // plan.draws),
+            schedule=schedule,
+            seed=config["seed"],
+            controller_epochs=-(-schedule.controller_epochs // plan.draws),
             seeds=seeds,
             verbose=verbose,
             **more,

@@ -133,7 +133,7 @@ SCHEDULES = {
 # a few dozen controllers hardly stop anyone.
 _CONTROLLER_STEPS, _STATES_IN_STEP, _LEAST_PASSES = 480, 512, 8
 # Of less than half as many training images, controllers see several draws.
-_FEW_IMAGES, _MOST_DRAWS = 10_000, 4
+FEW_IMAGES, _MOST_DRAWS = 10_000, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,7 +249,7 @@ def draws_for(dataset: data.Dataset) -> int:
     """
     if dataset.augment is None and dataset.recompose is None:
         return 1
-    return int(np.clip(_FEW_IMAGES // len(dataset.train), 1, _MOST_DRAWS))
+    return int(np.clip(FEW_IMAGES // len(dataset.train), 1, _MOST_DRAWS))
 
 
 def passes_for(count: int) -> int:

@@ -90,6 +90,32 @@ def write(
         path.write_text("\n".join(parts), encoding="utf-8")
 
 
+def compared(points: float) -> str:
+    """How much more or less accurate something is, in words.
+
+    Args:
+        points: Its accuracy less that of the other, in percentage points.
+    """
+    if abs(points) < 0.005:
+        return "as accurate"
+    return f"{abs(points):.2f} points {'more' if points > 0 else 'less'}"
+
+
+def shipped_rows(metrics: dict) -> list[dict]:
+    """What the policy that is shipped for each β does on test images.
+
+    Args:
+        metrics: As in `metrics.json`.
+
+    Returns:
+        For each β the row of its policy.
+    """
+    return [
+        metrics["policies"][choice["policy"]][i]
+        for i, choice in enumerate(metrics["shipped"])
+    ]
+
+
 def _load(trained: pathlib.Path, beta: float) -> EPNet:
     return keras.saving.load_model(model_file(trained, beta))
 
@@ -130,7 +156,7 @@ def _aims(metrics: dict, manifest: Manifest) -> str:
         ],
         [
             "within a point of it at 50% of the MACs (β chosen on validation images)",
-            f"{lost:.2f} points less at {share:.1%}",
+            f"{compared(-lost)} at {share:.1%}",
             _verdict(lost <= 1.0 and share <= 0.5),
         ],
     ]
@@ -201,9 +227,12 @@ def _accuracy_against_macs(metrics: dict, manifest: Manifest) -> Figure:
     draw(exits, "cumulative_macs", "each exit for all", color="0.5", marker="|", ls=":")
     for name, style in (
         ("softmax-gate-tuned", {"color": "#2171b5", "marker": "v"}),
+        ("softmax-per-exit", {"color": "#31a354", "marker": "^"}),
         ("epnet", {"color": "#d62728", "marker": "o", "lw": 2.2}),
     ):
         draw(metrics["policies"][name], "mean_cost", name, **style)
+    ring = {"color": "black", "marker": "o", "ms": 12, "mfc": "none", "ls": "none"}
+    draw(shipped_rows(metrics), "mean_cost", "shipped", **ring)
     axes.set(
         xlabel="mean multiply-adds of an image (% of the plain network)",
         ylabel="accuracy on test images (%)",

@@ -11,6 +11,8 @@ import sys
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+if len(sys.argv) < 3:
+    sys.exit("usage: python classify.py MODEL IMAGES [BETA [MAX_EXIT]]")
 model, images, *numbers = sys.argv[1:]
 signature = "max_exit" if len(numbers) > 1 else "serving_default"
 beta, max_exit = [*numbers, 0, 0][:2]

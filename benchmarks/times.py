@@ -1,17 +1,19 @@
-"""What trained networks take in LiteRT from Python: plain, early exit, a static exit.
+"""What trained networks take, from Python and on the JVM: plain, early, a static exit.
 
     python benchmarks/times.py --workdir=models/maxmin --workdir=models/cifar10
 
 Each folder is one that `train.py` has filled and `evaluate.py` has controllers in. The
 policy is that of the data set's Table 1. All runs on one thread, in turn, on validation
-images; run it where nothing else runs. Writes `results/times.md`. On the JVM
-`make android-soak` measures the same.
+images; run it where nothing else runs. Writes `results/times.md`. With
+`--jvm=android_demo/engine/target/latency.json`, which `android_demo/build.sh latency`
+leaves, it has the app's bundles on the JVM as well.
 """
 
 import json
 import pathlib
 import tempfile
 
+import jvm_times
 import keras
 import numpy as np
 from absl import flags
@@ -32,6 +34,7 @@ from epnet_tf.runtime.runner import SegmentRunner
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder that train.py filled.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
+_JVM = flags.DEFINE_string("jvm", None, "File that build.sh latency left.")
 _RESULTS = flags.DEFINE_string("results", "results/times.md", "File to write.")
 _ROUNDS = flags.DEFINE_integer(
     "rounds", 200, "In each, every contender runs ten images.", lower_bound=1
@@ -42,10 +45,9 @@ _PLAIN = "plain backbone"
 _LEFT_OUT = "runtime alone"
 _INTRODUCTION = """# Times
 
-Made by `python benchmarks/times.py`: what an image takes in LiteRT from Python, one
-thread, all in turn: the mean, what nine of ten images take at most, and the mean as a
-share of the plain network's. The static exit is the one whose accuracy is nearest
-to the policy's.
+Made by `python benchmarks/times.py`: what an image takes on one thread, all in turn:
+the mean, what nine of ten images take at most, and the mean as a share of the plain
+network's. The static exit is the one whose accuracy is nearest to the policy's.
 """
 
 
@@ -55,6 +57,8 @@ def main(_) -> None:
     for workdir in _WORKDIR.value:
         parts.append(section(pathlib.Path(workdir)))
         print(parts[-1], flush=True)
+    if _JVM.value:
+        parts.append(jvm_times.section(jvm_times.read(_JVM.value)))
     with write_whole(_RESULTS.value) as path:
         path.write_text("\n".join(parts))
 
@@ -76,8 +80,8 @@ def section(workdir: pathlib.Path) -> str:
             f"is right on {accuracy:.2%}"
         )
     return (
-        f"## {dataset.name}\n\nPolicy for β = {beta:g}: {', '.join(said)} of the "
-        f"validation images.\n\n{times_table(found)}"
+        f"## {dataset.name}, LiteRT from Python\n\nPolicy for β = {beta:g}: "
+        f"{', '.join(said)} of the validation images.\n\n{times_table(found)}"
     )
 
 

@@ -1,8 +1,10 @@
 """Files and folders that are written whole or not at all."""
 
 import contextlib
+import glob
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 
@@ -30,7 +32,8 @@ def write_whole(
     Yields:
         A path that does not exist yet, of the same name in a hidden folder beside
         `path`, to write a file or make a folder at. If the block raises, nothing of
-        it is left.
+        it is left; if the process is killed, what is left goes when the same path is
+        written again.
 
     Raises:
         FileExistsError: If `overwrite` is False and `path` exists, now or when the
@@ -43,8 +46,11 @@ def write_whole(
             raise FileExistsError(17, "File exists", str(path))
         if not path.parent.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         holder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-")
-    with holder as hidden:
+    with holder as hidden, contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # Of file systems without locks.
+            held.enter_context(_locked(pathlib.Path(hidden)))
         temporary = pathlib.Path(hidden) / path.name
         with _naming(path, hidden):
             yield temporary
@@ -52,6 +58,32 @@ def write_whole(
                 _replace(temporary, path, pathlib.Path(hidden) / "replaced")
             else:
                 _put_at_new_name(temporary, path)
+
+
+def _remove_abandoned(path: pathlib.Path) -> None:
+    """Removes the hidden folders of killed processes that wrote the same path.
+
+    Those of others, who have them locked, stay, and so does all that may be something
+    else.
+    """
+    for folder in path.parent.glob(f".{glob.escape(path.name)}-????????"):
+        with contextlib.suppress(OSError), _locked(folder, wait=False):
+            # One that is empty may be about to be locked.
+            if os.listdir(folder) == [path.name]:
+                shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path, wait: bool = True) -> Iterator[None]:
+    """Holds a folder's lock, which a killed process loses."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        import fcntl  # Windows has none, nor opens folders.
+
+        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(opened)
 
 
 def _put_at_new_name(new: pathlib.Path, path: pathlib.Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import pytest
 from conftest import BETA, BETA_RANGE
 
 import epnet_tf
+from epnet_tf.model.loading import load_model, save_model
 from epnet_tf.quantization import modes
 from epnet_tf.runtime import bundle
 from epnet_tf.tflite import flatbuffer, slicer, verify
@@ -229,6 +231,49 @@ def test_old_bundle_survives_a_failure_and_is_replaced_by_success(
         old, labels=new.manifest.labels, metrics=None, model=new.manifest.model
     )
     assert os.listdir(tmp_path) == ["bundle"]
+
+
+KILLED = """
+import os
+import signal
+import sys
+
+import numpy as np
+
+import epnet_tf
+from epnet_tf.model.loading import load_model
+from epnet_tf.runtime import bundle
+
+model, images, output = sys.argv[1:]
+bundle.write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+epnet_tf.convert(load_model(model), np.load(images), output, quantization="none")
+"""
+
+
+def test_killed_it_leaves_nothing_to_the_same_command(
+    epnet, images, labels, float_bundle, tmp_path
+):
+    folder = tmp_path / "bundles"
+    path, model, file = folder / "bundle", tmp_path / "m.keras", tmp_path / "i.npy"
+    save_model(epnet, model)
+    np.save(file, images)
+    command = [sys.executable, "-c", KILLED, model, file, path]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    (half,) = folder.iterdir()
+    assert (half / "bundle" / "segment_04.tflite").exists()
+    again = epnet_tf.convert(
+        load_model(str(model)),
+        images,
+        path,
+        quantization="none",
+        evaluation_data=(images, labels),
+        labels=["zero", "one", "two", "three"],
+    )
+    assert os.listdir(folder) == ["bundle"]
+    # But for the times.
+    expected = dataclasses.replace(float_bundle.manifest.metrics, cost=None)
+    assert dataclasses.replace(again.manifest.metrics, cost=None) == expected
+    assert again.manifest.segments == float_bundle.manifest.segments
 
 
 def test_output_that_cannot_be_written_is_an_error(epnet, images, tmp_path):

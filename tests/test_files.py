@@ -3,6 +3,7 @@
 import os
 import pathlib
 import resource
+import signal
 import subprocess
 import sys
 
@@ -129,6 +130,50 @@ def test_a_link_to_nowhere_is_not_replaced(tmp_path):
             write("file", mine, "mine")
             path.symlink_to(tmp_path / "nowhere")
     assert path.is_symlink() and os.listdir(tmp_path) == ["output"]
+
+
+KILLED = """
+import os
+import signal
+import sys
+from epnet_tf.files import write_whole
+
+with write_whole(sys.argv[1]) as temporary:
+    temporary.mkdir()
+    (temporary / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed(path):
+    """Where a process was writing when it was killed."""
+    done = subprocess.run([sys.executable, "-c", KILLED, path], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = path.parent.glob(f".{path.name}-*")
+    return left
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    path = tmp_path / "output"
+    killed(path)
+    write("file", tmp_path / ".output-notes", "not ours")
+    (tmp_path / ".output-original").mkdir()
+    write("file", tmp_path / ".output-original" / "output.txt", "not ours")
+    with write_whole(path) as mine:
+        write("file", mine, "mine")
+    left = {"output", ".output-notes", ".output-original"}
+    assert set(os.listdir(tmp_path)) == left
+    assert os.listdir(tmp_path / ".output-original") == ["output.txt"]
+
+
+def test_what_another_process_writes_stays(tmp_path):
+    path = tmp_path / "output"
+    with write_whole(path) as mine:
+        write("folder", mine, "mine")
+        with write_whole(path) as other:
+            write("folder", other, "other")
+        assert read("folder", mine) == "mine"
+    assert read("folder", path) == "mine"
 
 
 WRITER = """

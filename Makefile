@@ -110,6 +110,15 @@ web-bundles: install $(WEB_PACKAGES)
 	done
 	npm --prefix web_demo run build
 
+# Another bundle for photos into app and page, with a few pictures that it was tested on:
+# make photo-bundle BUNDLE=runs/photos/photos-4.8e-07 PICTURES=runs/photos/pictures
+.PHONY: photo-bundle
+photo-bundle: install $(WEB_PACKAGES)
+	$(RUN) android_demo/tools/package_bundles.py --collection=photos --count=20 \
+	    --dataset=$(PICTURES) $(BUNDLE)
+	$(WEB_TOOL)/copy_photos.py
+	npm --prefix web_demo run build
+
 $(WEB_PACKAGES): web_demo/package-lock.json
 	npm --prefix web_demo ci --silent
 	touch $@

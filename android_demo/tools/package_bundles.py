@@ -19,11 +19,12 @@ The networks are the bundles' own segments, joined again: the same weights. They
 bundles too, of one segment.
 
 With --collection=photos all this is in app/src/main/assets/photos, and the test images
-are spread over the whole test split. Networks to compare with are left out: they would
-take as much place as the bundle.
+are spread over the whole test split. Networks to compare with and models in one file
+are left out: each would take as much place as the segments.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -34,7 +35,12 @@ import numpy as np
 from answers import answers_at
 
 from epnet_tf.data import Dataset, load_dataset
-from epnet_tf.runtime.bundle import MANIFEST, read_manifest, write_checksum
+from epnet_tf.runtime.bundle import (
+    MANIFEST,
+    read_manifest,
+    write_checksum,
+    write_manifest,
+)
 from epnet_tf.runtime.litert import LiteRTModel
 from epnet_tf.runtime.runner import SegmentRunner
 from epnet_tf.tflite.flatbuffer import Graph
@@ -85,16 +91,22 @@ def write_test_images(
     return images, dataset.test.labels[places]
 
 
-def copy_bundle(assets: pathlib.Path, bundle: pathlib.Path) -> dict:
-    """Copies a bundle into the assets, with a checksum, and returns its manifest."""
-    manifest = json.loads((bundle / MANIFEST).read_text())
+def copy_bundle(assets: pathlib.Path, bundle: pathlib.Path, one_file: bool) -> dict:
+    """Copies a bundle into the assets, with a checksum, and returns its manifest.
+
+    The model in one file comes along only if `one_file`.
+    """
     folder = fresh(assets / "bundles" / bundle.name)
-    shutil.copy(bundle / MANIFEST, folder)
+    if one_file:
+        shutil.copy(bundle / MANIFEST, folder)
+        # Bundles of before have none.
+        write_checksum(folder)
+    else:
+        write_manifest(dataclasses.replace(read_manifest(bundle), model=None), folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
     model = manifest.get("model")
     for part in [*manifest["segments"], *([model] if model else [])]:
         shutil.copy(bundle / part["file"], folder)
-    # Bundles of before have none.
-    write_checksum(folder)
     return manifest
 
 
@@ -184,7 +196,7 @@ def package(
     images, labels = write_test_images(assets, dataset, places)
     accuracies = []
     for bundle in bundles:
-        manifest = copy_bundle(assets, bundle)
+        manifest = copy_bundle(assets, bundle, one_file=assets == ASSETS)
         graph = joined(bundle, manifest)
         whole = LiteRTModel(networks.whole_model(graph))
         answered = write_answers(assets, bundle, whole, images)

@@ -23,6 +23,10 @@ export interface Opened {
   readonly costUnit: string;
   /** The one beta of the bundle, or the lowest and highest. */
   readonly beta: number|readonly [number, number];
+  /** How sure each exit but the last must be to answer; null where controllers decide. */
+  readonly confidence: readonly number[]|null;
+  /** Whether early exit is seen beside the plain network, or else beside the last exit. */
+  readonly hasNetwork: boolean;
   readonly testImages: number;
   readonly examples: readonly Example[];
 }
@@ -41,13 +45,13 @@ export interface Passed {
   readonly ms: number;
 }
 
-/** The way of one image through the network, and what the whole network says. */
+/** The way of one image through the network, and what it says without early exit. */
 export interface Way {
   readonly passed: readonly Passed[];
   readonly whole: Passed;
 }
 
-/** What early exit, or the whole network, achieved on the test images. */
+/** What was achieved on the test images, with or without early exit. */
 export interface Score {
   readonly accuracy: number;
   readonly meanMacs: number;
@@ -65,7 +69,7 @@ export interface Evaluation {
 
 /** What the worker can be asked; `beta` only where the model takes one. */
 export interface Requests {
-  open(name: string): Opened;
+  open(name: string, hasNetwork: boolean): Opened;
   classify(source: Source, beta?: number): Way;
   evaluate(beta?: number): Evaluation;
 }

@@ -3,7 +3,7 @@
 import {Drawing} from './drawing.js';
 import type {Example, Opened, Question, Reply, Requests, Source, Way} from './messages.js';
 import {windowOf} from './pixels.js';
-import {betaText, drawPixels, element, percent, say, showEvaluation, showExamples, showWay, wayInWords} from './view.js';
+import {betaText, drawPixels, element, percent, policyText, say, showEvaluation, showExamples, showWay, wayInWords, wholeName} from './view.js';
 
 /** What models.json says of each model. */
 interface ModelInfo {
@@ -12,6 +12,8 @@ interface ModelInfo {
   readonly title: string;
   /** Whether drawings make sense. */
   readonly draw: boolean;
+  /** Whether the plain network without early exits is there to compare with. */
+  readonly network: boolean;
   readonly task: string;
 }
 
@@ -83,7 +85,7 @@ class Page {
     this.setState('loading');
     try {
       this.computer.progress = loadingProgress;
-      const opened = await this.computer.ask('open', model.name);
+      const opened = await this.computer.ask('open', model.name, model.network);
       // Another may have been chosen meanwhile.
       if (this.model !== model) return;
       this.opened = opened;
@@ -102,7 +104,9 @@ class Page {
     showExamples(opened, example => this.choose(example));
     showWay(opened, null, false);
     showEvaluation(opened, null);
-    element('beta', HTMLElement).hidden = typeof opened.beta === 'number';
+    element('beta-choice', HTMLElement).hidden = typeof opened.beta === 'number';
+    say('policy', policyText(opened));
+    say('whole-name', wholeName(opened));
     this.showBeta();
   }
 
@@ -257,7 +261,7 @@ class Page {
       showEvaluation(opened, evaluation);
       const {early, whole} = evaluation;
       say('spoken', `Accuracy ${percent(early.accuracy, 1)} with early exit, ` +
-          `${percent(whole.accuracy, 1)} with the whole network.`);
+          `${percent(whole.accuracy, 1)} of the ${wholeName(opened)}.`);
     } catch (error) {
       this.complain(error as Error);
     } finally {

@@ -84,6 +84,12 @@ export interface Options {
   readonly maxExit?: number;
 }
 
+/** How one image is classified segment by segment. */
+export interface SegmentOptions extends Options {
+  /** The exit that answers at the earliest; the last one, to run them all. */
+  readonly minExit?: number;
+}
+
 /** What one exit said on the way. */
 export class ExitAnswer {
   private cached: Float32Array|null = null;
@@ -223,13 +229,13 @@ export class EarlyExitClassifier {
    * @param image raw pixel values 0-255, rows from the top, channels last; or a picture of
    *     any size, see `convertPixels`.
    */
-  classify(image: Uint8Array|Picture, options: Options = {}): Answer {
+  classify(image: Uint8Array|Picture, options: SegmentOptions = {}): Answer {
     if (this.closed) throw fault('classifier', 'a closed one', 'an open one');
     checkOptions(this.manifest, options);
     this.inputs.set(image, options.beta);
     const live = new Map<string, Tensor>();
     try {
-      return this.run(options.maxExit ?? Infinity, live);
+      return this.run(options.minExit ?? 0, options.maxExit ?? Infinity, live);
     } finally {
       for (const tensor of live.values()) tensor.delete();
     }
@@ -243,13 +249,13 @@ export class EarlyExitClassifier {
     this.segments.length = 0;
   }
 
-  private run(maxExit: number, live: Map<string, Tensor>): Answer {
+  private run(minExit: number, maxExit: number, live: Map<string, Tensor>): Answer {
     const {segments, policy, costs} = this.manifest;
     const passed: ExitAnswer[] = [];
     for (const [index, cost] of costs.entries()) {
       const exit = this.segment(index).run(this.inputs, live, cost);
       passed.push(exit);
-      if (exit.stopLogit > policy.threshold) break;
+      if (exit.stopLogit > policy.threshold && exit.exit >= minExit) break;
       const next = segments[index + 1];
       if (next && next.exit > maxExit) return new Answer(passed, true);
     }
@@ -467,9 +473,14 @@ function givenTensors({input, policy}: Manifest): Made[] {
   return policy.betaRange === null ? [image] : [image, beta];
 }
 
-function checkOptions({policy, exits}: Manifest, {beta, maxExit}: Options): void {
+function checkOptions(
+    {policy, exits}: Manifest, {beta, minExit, maxExit}: SegmentOptions): void {
   if (maxExit !== undefined && !exits.includes(maxExit)) {
     throw fault('maxExit', maxExit, `one of ${rangeOf(exits)}`);
+  }
+  const until = exits.slice(0, exits.indexOf(maxExit ?? exits.at(-1)!) + 1);
+  if (minExit !== undefined && !until.includes(minExit)) {
+    throw fault('minExit', minExit, `one of ${rangeOf(until)}`);
   }
   const range = policy.betaRange;
   if (range === null && beta !== undefined) {

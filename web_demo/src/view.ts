@@ -21,10 +21,16 @@ function millions(macs: number): string {
   return (macs / 1e6).toFixed(1);
 }
 
+/** Milliseconds, with as many digits as are worth reading. */
+function milliseconds(ms: number): string {
+  return ms.toFixed(ms < 10 ? 2 : 1);
+}
+
 /** How much less than the whole, or more. */
 function saving(part: number, whole: number): string {
   const saved = Math.round(100 * (1 - part / whole));
-  return saved < 0 ? `${-saved} % more` : `${saved} % saved`;
+  // A space would let the line break before the sign.
+  return saved < 0 ? `${-saved}\u00a0% more` : `${saved}\u00a0% saved`;
 }
 
 /** What one pays for computing, as a sentence. */
@@ -32,9 +38,21 @@ export function betaText(beta: number, {costUnit}: Opened): string {
   const macs = costUnit === 'macs';
   const points = (macs ? 1e6 * beta : beta).toPrecision(2);
   const unit = macs ? 'a million multiply-adds' : `one ${costUnit}`;
-  // A hyphen would let the line break behind it.
+  // Behind a hyphen or a space the line could break.
   const shown = beta.toPrecision(2).replace('-', '−');
-  return `${Number(points)} points of accuracy for ${unit} (β = ${shown})`;
+  return `${Number(points)} points of accuracy for ${unit} (β\u00a0=\u00a0${shown})`;
+}
+
+/** What decides where to stop. */
+export function policyText({confidence}: Opened): string {
+  if (!confidence) return 'A learned controller at each exit decides.';
+  const percents = confidence.map(share => (100 * share).toFixed(0)).join(', ');
+  return `An exit answers when it is surer than its threshold: ${percents} %.`;
+}
+
+/** What early exit is seen beside. */
+export function wholeName({hasNetwork}: Opened): string {
+  return hasNetwork ? 'whole network' : 'last exit';
 }
 
 /** Draws raw pixels. */
@@ -79,11 +97,12 @@ export function showWay(opened: Opened, way: Way|null, slowly: boolean): void {
   const items = opened.exits.map((exit, i) => exitItem(exit, i, passed));
   const list = element('way', HTMLElement);
   list.classList.toggle('lit', slowly);
+  list.classList.toggle('words', passed.some(({label}) => isWord(label)));
   list.replaceChildren(...items);
   const last = passed.at(-1);
   say('label', last?.label ?? '–');
   element('label', HTMLElement).parentElement!.classList.toggle(
-      'word', (last?.label.length ?? 0) > 2);
+      'word', last !== undefined && isWord(last.label));
   if (!way || !last) {
     for (const id of ['confidence', 'exit', 'whole', 'macs', 'time']) say(id, '');
     for (const id of ['macs-bar', 'time-bar']) element(id, HTMLElement).style.width = '0';
@@ -92,13 +111,18 @@ export function showWay(opened: Opened, way: Way|null, slowly: boolean): void {
   const {whole} = way;
   say('confidence', `${percent(last.confidence)} sure`);
   say('exit', `Exit ${last.exit} of ${opened.exits.at(-1)}`);
-  say('whole', `Whole network: ${whole.label}`);
+  say('whole', `The ${wholeName(opened)}: ${whole.label}`);
   say('macs', `${millions(last.macs)} M of ${millions(opened.fullMacs)} M ` +
       `multiply-adds, ${saving(last.macs, opened.fullMacs)}`);
-  say('time', `${last.ms.toFixed(2)} of ${whole.ms.toFixed(2)} ms, ` +
+  say('time', `${milliseconds(last.ms)} of ${milliseconds(whole.ms)} ms, ` +
       saving(last.ms, whole.ms));
   showShare('macs-bar', last.macs / opened.fullMacs);
   showShare('time-bar', last.ms / whole.ms);
+}
+
+/** Whether a label is too long to be shown as large as a digit. */
+function isWord(label: string): boolean {
+  return label.length > 2;
 }
 
 function showShare(id: string, share: number): void {
@@ -119,7 +143,7 @@ function exitItem(exit: number, index: number, passed: readonly Passed[]): HTMLE
     label.textContent = said.label;
     const details = document.createElement('span');
     details.innerText =
-        `${percent(said.confidence)}\n${millions(said.macs)} M\n${said.ms.toFixed(2)} ms`;
+        `${percent(said.confidence)}\n${millions(said.macs)} M\n${milliseconds(said.ms)} ms`;
     item.append(label, details);
   }
   return item;
@@ -131,7 +155,7 @@ export function wayInWords(opened: Opened, {passed, whole}: Way): string {
   return `Exit ${last.exit} of ${opened.exits.at(-1)} answers ${last.label}, ` +
       `${percent(last.confidence)} sure, after ${millions(last.macs)} of ` +
       `${millions(opened.fullMacs)} million multiply-adds. ` +
-      `The whole network says ${whole.label}.`;
+      `The ${wholeName(opened)} says ${whole.label}.`;
 }
 
 /** The results of all test images; null takes them away. */

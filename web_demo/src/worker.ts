@@ -1,6 +1,6 @@
 /** All that takes time, apart from the page, which stays free to move. */
 
-import {type Answer, convertPixels, EarlyExitClassifier, EarlyExitError, filesAt, type LiteRt, loadLiteRt, type Picture, readPicture, unpacked} from './runtime.js';
+import {type Answer, type BundleFiles, convertPixels, EarlyExitClassifier, EarlyExitError, filesAt, type LiteRt, loadLiteRt, type Options, type Picture, readPicture, unpacked} from './runtime.js';
 import type {Evaluation, Example, Opened, Passed, Question, Reply, Requests, Score, Source, Way} from './messages.js';
 
 /** What images.json says of the test images. */
@@ -11,10 +11,10 @@ interface TestImages {
   readonly examples: readonly number[];
 }
 
-/** A bundle, the plain network without early exits, and test images. */
+/** A bundle, the plain network without early exits or null, and test images. */
 interface Model {
   readonly early: EarlyExitClassifier;
-  readonly whole: EarlyExitClassifier;
+  readonly network: EarlyExitClassifier|null;
   readonly images: TestImages;
   readonly pixels: Uint8Array;
 }
@@ -45,7 +45,7 @@ function loadingReporter(): (file: string, received: number, total: number|null)
   };
 }
 
-async function open(name: string): Promise<Opened> {
+async function open(name: string, hasNetwork: boolean): Promise<Opened> {
   const progress = loadingReporter();
   liteRt ??= loadLiteRt(new URL('litert.wasm.gz', location.href).href, progress);
   // The next attempt begins anew.
@@ -58,16 +58,18 @@ async function open(name: string): Promise<Opened> {
     const where = files.describe(file);
     throw new EarlyExitError(`${where}: found no file, expected test images.`);
   };
-  const [early, whole, described, packed] = await Promise.all([
-    EarlyExitClassifier.open(await liteRt, files),
-    EarlyExitClassifier.open(await liteRt, filesAt(`${folder}network/`, progress)),
+  const classifier = async (files: BundleFiles) =>
+      EarlyExitClassifier.open(await liteRt!, files);
+  const [early, network, described, packed] = await Promise.all([
+    classifier(files),
+    hasNetwork ? classifier(filesAt(`${folder}network/`, progress)) : null,
     read('images.json'),
     read('images.bin.gz'),
   ]);
   model?.early.close();
-  model?.whole.close();
+  model?.network?.close();
   const images = JSON.parse(new TextDecoder().decode(described)) as TestImages;
-  model = {early, whole, images, pixels: await unpacked(packed)};
+  model = {early, network, images, pixels: await unpacked(packed)};
   return openedOf(model);
 }
 
@@ -85,6 +87,8 @@ function openedOf(model: Model): Opened {
   return {
     height, width, channels, crops, quantization, exits, fullMacs, costUnit,
     beta: policy.betaRange ?? policy.beta!,
+    confidence: policy.confidence,
+    hasNetwork: model.network !== null,
     testImages: images.labels.length,
     examples,
   };
@@ -102,15 +106,22 @@ function ready(): Model {
   return model;
 }
 
+/** Classifies without early exit. */
+function classifyWhole({early, network}: Model, pixels: Uint8Array, options: Options): Answer {
+  if (network) return network.classify(pixels);
+  return early.classify(pixels, {...options, minExit: early.manifest.exits.at(-1)!});
+}
+
 async function classify(source: Source, beta?: number): Promise<Way> {
-  const {early, whole} = ready();
-  const image: Uint8Array|Picture = typeof source === 'number' ? testImage(ready(), source) :
+  const model = ready();
+  const {early} = model;
+  const image: Uint8Array|Picture = typeof source === 'number' ? testImage(model, source) :
       source instanceof Blob ? await readPicture(source, nameOf(source)) : source;
   const pixels =
       image instanceof Uint8Array ? image : convertPixels(image, early.manifest.input);
   const options = beta === undefined ? {} : {beta};
   const answers = timed(() => early.classify(pixels, options));
-  const others = timed(() => whole.classify(pixels));
+  const others = timed(() => classifyWhole(model, pixels, options));
   const {labels} = early.manifest;
   return {
     passed: passedOf(answers, labels),
@@ -148,7 +159,7 @@ function passedOf(answers: readonly Answer[], labels: readonly string[]): Passed
   });
 }
 
-/** Early exit and the whole network in turn, image by image. */
+/** With and without early exit in turn, image by image. */
 function evaluate(beta?: number): Evaluation {
   const model = ready();
   const options = beta === undefined ? {} : {beta};
@@ -159,7 +170,7 @@ function evaluate(beta?: number): Evaluation {
     if (index % STEP === 0) tell({done: index, all: labels.length, of: 'images'});
     const pixels = testImage(model, index);
     early.push(model.early.classify(pixels, options));
-    whole.push(model.whole.classify(pixels));
+    whole.push(classifyWhole(model, pixels, options));
   }
   const {exits} = model.early.manifest;
   return {

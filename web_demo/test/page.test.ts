@@ -12,6 +12,7 @@ import {startChromium, TIMEOUT} from './chromium.js';
 import {ROOT, Server, SITE} from './server.js';
 
 const PICTURES = join(ROOT, 'android_demo/app/src/jvmTest/resources/pictures');
+const APP_PHOTOS = join(ROOT, 'android_demo/app/src/main/assets/photos');
 const ANSWERS = join(ROOT, 'web_demo/build/answers');
 const SHOTS = join(ROOT, 'web_demo/build/screenshots');
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
@@ -149,24 +150,31 @@ visit('the same images stop earlier where computing costs more', async visit => 
   }
   assert.ok(sums[1]! < sums[0]!, `sums of exits: ${sums}`);
   const text = await page.textContent('#beta-value');
-  assert.match(text!, /points of accuracy for a million multiply-adds \(β = [\d.e−]+\)$/);
+  assert.match(text!, /points of accuracy for a million multiply-adds \(β\u00a0=\u00a0[\d.e−]+\)$/);
   assert.equal(await page.getAttribute('#beta', 'aria-valuetext'), text);
 });
 
-visit('all test images, as Python', async (visit, context) => {
-  await opened(visit);
-  const {page} = visit;
-  await changes(page, () => page.getByLabel('Objects').check());
+function json(...place: string[]): any {
+  return JSON.parse(readFileSync(join(...place), 'utf8'));
+}
+
+/** Opens another model. */
+async function openModel(page: Page, title: string): Promise<void> {
+  await changes(page, () => page.getByLabel(title).check());
   await page.waitForSelector('[data-state=ready]');
+}
+
+/** Runs the test images; they leave and are answered as Python says. */
+async function runAll(
+    {page}: Visit, context: TestContext, bundle: string, exits: number[],
+    found: number[]): Promise<void> {
   await page.click('#run');
   await page.waitForSelector('#results:not([hidden])');
   const counts = await page.locator('#histogram li span:last-child').allTextContents();
-  const answers = JSON.parse(readFileSync(join(ANSWERS, 'cifar10-int8/answers.json'), 'utf8'));
-  const labels = JSON.parse(readFileSync(join(SITE, 'bundles/cifar10/images.json'), 'utf8')).labels;
-  const [exits, found] = [answers.exits[0], answers.labels[0]] as [number[], number[]];
   assert.deepEqual(
       counts.map(Number),
       counts.map((_, i) => exits.filter(exit => exit === i + 1).length));
+  const {labels} = json(SITE, 'bundles', bundle, 'images.json');
   const right = found.filter((label, i) => label === labels[i]).length;
   assert.equal(
       await page.textContent('#early-accuracy'),
@@ -174,13 +182,44 @@ visit('all test images, as Python', async (visit, context) => {
   assert.ok(await page.isHidden('#run-bar'));
   context.diagnostic(`${await page.textContent('#early-ms')} ms early, ` +
       `${await page.textContent('#whole-ms')} ms whole`);
+}
+
+visit('all test images, as Python', async (visit, context) => {
+  await opened(visit);
+  await openModel(visit.page, 'Objects');
+  const {exits, labels} = json(ANSWERS, 'cifar10-int8', 'answers.json');
+  await runAll(visit, context, 'cifar10', exits[0], labels[0]);
+  assert.equal(await visit.page.textContent('#whole-name'), 'whole network');
+});
+
+visit('the bundle for photos is the app\'s, and beside its last exit', async (visit, context) => {
+  const name = readFileSync(join(APP_PHOTOS, 'bundles/names.txt'), 'utf8').trim();
+  const manifest = json(SITE, 'bundles/photos/epnet.json');
+  assert.deepEqual(manifest, json(APP_PHOTOS, 'bundles', name, 'epnet.json'));
+  await opened(visit);
+  const {page} = visit;
+  await openModel(page, 'Photos');
+  const last = manifest.segments.length;
+  assert.match((await page.textContent('#spoken'))!, / The last exit says \w+\.$/);
+  // It has one β and takes no other.
+  assert.ok(await page.isHidden('#beta'));
+  const {confidence} = manifest.policy;
+  const percents = confidence?.map((share: number) => (100 * share).toFixed(0)).join(', ');
+  assert.equal(
+      await page.textContent('#policy'),
+      confidence ? `An exit answers when it is surer than its threshold: ${percents} %.` :
+                   'A learned controller at each exit decides.');
+  const {exits, labels} = json(APP_PHOTOS, 'answers', `${name}.json`);
+  await runAll(visit, context, 'photos', exits, labels);
+  assert.equal(await page.textContent('#whole-name'), 'last exit');
+  const all = manifest.segments[last - 1].cumulative_macs;
+  assert.equal(await page.textContent('#whole-macs'), `${(all / 1e6).toFixed(1)} M`);
 });
 
 visit('photos are chosen and dropped', async visit => {
   await opened(visit);
   const {page} = visit;
-  await changes(page, () => page.getByLabel('Objects').check());
-  await page.waitForSelector('[data-state=ready]');
+  await openModel(page, 'Photos');
   const file = join(PICTURES, 'exif-6.jpg');
   await changes(page, () => page.setInputFiles('#file', file));
   assert.equal(await page.textContent('#correct'), '');
@@ -264,41 +303,47 @@ visit('it works without a network once it has been loaded', async visit => {
   await page.context().setOffline(true);
   await page.reload();
   await page.waitForSelector('[data-state=ready]');
-  await changes(page, () => page.getByLabel('Objects').check());
-  await page.waitForSelector('[data-state=ready]');
+  await openModel(page, 'Objects');
 });
 
 visit('the theme follows the system until one is chosen, and is kept', async visit => {
   await opened(visit);
   const {page} = visit;
-  const theme = () => page.getAttribute('html', 'data-theme');
-  assert.equal(await theme(), 'light');
+  const theme = (name: string) => page.waitForSelector(`html[data-theme=${name}]`);
+  await theme('light');
+  // The page hears of it in its own time.
   await page.emulateMedia({colorScheme: 'dark'});
-  assert.equal(await theme(), 'dark');
+  await theme('dark');
   await page.selectOption('#theme', 'light');
-  assert.equal(await theme(), 'light');
+  await theme('light');
   await page.reload();
-  assert.equal(await theme(), 'light');
+  await theme('light');
 });
+
+/** Shows all that there is to see, and keeps a screenshot to be looked at. */
+async function checkLooks(page: Page, name: string): Promise<void> {
+  await changes(page, () => page.locator('#examples button').last().click());
+  await page.click('#run');
+  await page.waitForSelector('#results:not([hidden])');
+  mkdirSync(SHOTS, {recursive: true});
+  await page.screenshot({path: join(SHOTS, `${name}.png`), fullPage: true});
+  assert.ok(await page.evaluate(
+      () => document.documentElement.scrollWidth <= document.documentElement.clientWidth));
+  await page.evaluate(AXE);
+  const found = await page.evaluate(() => (window as any).axe.run());
+  const serious = found.violations.filter(
+      ({impact}: {impact: string}) => ['serious', 'critical'].includes(impact));
+  assert.deepEqual(
+      serious.map(({id, nodes}: any) => [id, nodes.map((node: any) => node.html)]), []);
+}
 
 for (const colorScheme of ['light', 'dark'] as const) {
   for (const [device, width, height] of [['phone', 360, 780], ['desktop', 1280, 900]] as const) {
     visit(`accessible and in one piece: ${colorScheme}, ${device}`, async visit => {
       await opened(visit);
-      const {page} = visit;
-      await page.locator('#examples button').last().click();
-      await page.click('#run');
-      await page.waitForSelector('#results:not([hidden])');
-      mkdirSync(SHOTS, {recursive: true});
-      await page.screenshot({path: join(SHOTS, `${colorScheme}-${device}.png`), fullPage: true});
-      assert.ok(await page.evaluate(
-          () => document.documentElement.scrollWidth <= document.documentElement.clientWidth));
-      await page.evaluate(AXE);
-      const found = await page.evaluate(() => (window as any).axe.run());
-      const serious = found.violations.filter(
-          ({impact}: {impact: string}) => ['serious', 'critical'].includes(impact));
-      assert.deepEqual(
-          serious.map(({id, nodes}: any) => [id, nodes.map((node: any) => node.html)]), []);
+      await checkLooks(visit.page, `${colorScheme}-${device}-digits`);
+      await openModel(visit.page, 'Photos');
+      await checkLooks(visit.page, `${colorScheme}-${device}-photos`);
     }, {colorScheme, viewport: {width, height}});
   }
 }

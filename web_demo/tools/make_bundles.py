@@ -50,10 +50,14 @@ def write_bundle(model: pathlib.Path, dataset: Dataset, output: pathlib.Path) ->
 def write_images(dataset: Dataset, output: pathlib.Path) -> None:
     """Writes the first test images, packed, and what is known of them."""
     images, described = package_bundles.test_images(dataset, np.arange(IMAGES))
-    # Without a time in it, the file is the same whenever it is made.
-    packed = gzip.compress(images.tobytes(), mtime=0)
-    (output / "images.bin.gz").write_bytes(packed)
+    write_packed(images.tobytes(), output)
     package_bundles.write_json(output / "images.json", described)
+
+
+def write_packed(images: bytes, output: pathlib.Path) -> None:
+    """Writes the raw pixels of test images, packed."""
+    # Without a time in it, the file is the same whenever it is made.
+    (output / "images.bin.gz").write_bytes(gzip.compress(images, mtime=0))
 
 
 def main() -> None:

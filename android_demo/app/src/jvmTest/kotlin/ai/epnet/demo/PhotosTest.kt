@@ -15,7 +15,6 @@ import org.json.JSONObject
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue
-import org.junit.Assume.assumeTrue
 import org.junit.Test
 import org.junit.runner.RunWith
 import org.robolectric.RobolectricTestRunner
@@ -118,13 +117,15 @@ class PhotosTest {
     @Test fun theOtherCollectionIsATouchAway() {
         Phone().use { phone ->
             phone.settle()
-            assumeTrue(Collection.PHOTOS.bundles(phone.activity.assets).isNotEmpty())
             phone.draw(0.5f to 0.3f, 0.5f to 0.7f)
             phone.view<RadioButton>(R.id.photos).performClick()
             phone.settle()
             assertTrue(phone.view<DrawView>(R.id.canvas).isEmpty)
             assertFalse(phone.isShown(R.id.stopped))
             stopsWherePythonSays(phone, Collection.PHOTOS)
+            phone.click(R.id.run_all)
+            phone.settle()
+            phone.screenshot("photos", whole = true)
             phone.recreate()
             phone.settle()
             assertTrue(phone.view<RadioButton>(R.id.photos).isChecked)

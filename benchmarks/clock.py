@@ -20,14 +20,23 @@ from collections.abc import Iterable, Sequence
 import keras
 import numpy as np
 from absl import flags
+from clock_report import (
+    Contender,
+    Run,
+    budget_table,
+    chain_table,
+    exit_picture,
+    exit_table,
+    network_name,
+    price_table,
+)
 from matplotlib.figure import Figure
 
 import epnet_tf
-from epnet_tf import cli, data, objective, policies
+from epnet_tf import cli, data, policies
 from epnet_tf.conversion.timing import one_image, time_in_turn
 from epnet_tf.data.streams import blocks
 from epnet_tf.evaluation import figures, promises
-from epnet_tf.evaluation.markdown import table
 from epnet_tf.experiments import promised
 from epnet_tf.experiments.config import load_dataset, passes_for
 from epnet_tf.files import write_whole
@@ -89,39 +98,6 @@ class Trained:
         )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Contender:
-    """A bundle to run.
-
-    Attributes:
-        path: The bundle.
-        milliseconds: [N], what leaving through each of its exits takes, as measured.
-        accuracy: Share of validation images that the float32 policy is right on.
-    """
-
-    path: pathlib.Path
-    milliseconds: np.ndarray
-    accuracy: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What came of a bundle, or of a network in one piece, on the test images.
-
-    Attributes:
-        accuracy: Share of images with the right label.
-        clock: Mean milliseconds of an image.
-        p90: Milliseconds that nine of ten images take at most.
-        expected: Mean milliseconds by the measured costs of the exits taken; of a
-            network in one piece 0.
-    """
-
-    accuracy: float
-    clock: float
-    p90: float
-    expected: float = 0.0
-
-
 def main(_) -> None:
     """Studies each folder, and writes its table and its picture."""
     results = pathlib.Path(_RESULTS.value)
@@ -156,7 +132,8 @@ def study(trained: Trained) -> tuple[str, Figure]:
     model = trained.model
     costs = measured(trained, "all-exits")
     in_macs = [points / model.exit_macs.full for points in _POINTS]
-    in_ms = [points / costs.full for points in _POINTS]
+    prices = {points: points / costs.full for points in _POINTS}
+    in_ms = list(prices.values())
     found = {"MACs": contenders(trained, in_macs, "macs", costs)}
     model.costs = costs
     found["ms"] = contenders(trained, in_ms, "ms", costs)
@@ -176,17 +153,19 @@ def study(trained: Trained) -> tuple[str, Figure]:
         f"takes {costs.full:.4f} ms by the measured costs, {plain.clock:.4f} ms among "
         f"the others, and is right on {plain.accuracy:.2%} of "
         f"{min(_IMAGES.value, len(trained.dataset.test)):,} test images.\n",
-        exit_table(trained, few.model),
+        exit_table(model, few.model),
         f"![Cost of each exit in both units]({trained.dataset.name}.png)\n",
         "## Benefit by the clock\n",
-        price_table(found, in_ms, runs),
+        price_table(found, prices, runs),
         "## The chain\n",
-        chain_table(found, static, runs),
+        chain_table(found, static, prices, runs),
         "## Budgets in milliseconds\n",
         budget_table(kept, runs),
         *refused,
     ]
-    return "\n".join(text), exit_picture(trained, few.model)
+    return "\n".join(text), exit_picture(
+        model, few.model, f"{trained.dataset.name}, {_QUANTIZATION}"
+    )
 
 
 def measured(trained: Trained, name: str) -> CostTable:
@@ -269,11 +248,6 @@ def static_exit(contender: Contender, trained: Trained) -> int:
     return int(np.abs(accuracies - contender.accuracy).argmin()) + 1
 
 
-def network_name(exit_number: int) -> str:
-    """What a network up to an exit is called among what runs."""
-    return f"network to exit {exit_number}"
-
-
 def run(
     found: Sequence[Contender], exits: Iterable[int], trained: Trained
 ) -> dict[str, Run]:
@@ -321,115 +295,6 @@ def labels_of(model: LiteRTModel, images: np.ndarray) -> np.ndarray:
         classify(image)
         labels[i] = logits.argmax()
     return labels
-
-
-def exit_table(trained: Trained, few: EPNet) -> str:
-    """What each exit costs in both units, and whether the clock keeps it."""
-    macs, costs = trained.model.exit_macs, trained.model.costs
-    rows = []
-    for i, layer in enumerate(trained.model.exit_layers):
-        count, ms = macs.with_controllers[i], costs.costs[i]
-        cells = [f"{count / 1e6:.2f} M", f"{count / macs.full:.1%}"]
-        cells += [f"{ms:.4f} ms", f"{ms / costs.full:.1%}", f"{costs.p90[i]:.4f} ms"]
-        kept = "yes" if layer in few.exit_layers else ""
-        rows.append([str(i + 1), f"`{layer}`", *cells, kept])
-    head = ["exit", "after", "multiply-adds", "of full", "median", "of full", "p90"]
-    return table([*head, "kept"], rows)
-
-
-def price_table(
-    found: dict[str, list[Contender]], betas: Sequence[float], runs: dict[str, Run]
-) -> str:
-    """Benefit, by the clock and by the measured costs, at each price."""
-    rows = []
-    for i, (points, beta) in enumerate(zip(_POINTS, betas, strict=True)):
-        base = None
-        for name, of_prices in found.items():
-            one = runs[of_prices[i].path.name]
-            clock = objective.benefit(one.accuracy, one.clock, beta)
-            costs = objective.benefit(one.accuracy, one.expected, beta)
-            base = clock if base is None else base
-            cells = [f"{one.accuracy:.2%}", f"{one.clock:.4f} ms", f"{one.p90:.4f} ms"]
-            cells += [f"{clock:.2f}", f"{clock - base:+.2f}", f"{costs:.2f}"]
-            rows.append([f"{points} points", f"{beta:.3g}", name, *cells])
-    head = ["plain network costs", "β per ms", "chosen for", "accuracy", "mean", "p90"]
-    return table([*head, "benefit, clock", "lead", "benefit, costs"], rows)
-
-
-def chain_table(
-    found: dict[str, list[Contender]],
-    static: dict[pathlib.Path, int],
-    runs: dict[str, Run],
-) -> str:
-    """Early exit against what its exits should take, and against a static exit."""
-    rows = []
-    for i, points in enumerate(_POINTS):
-        for name, of_prices in found.items():
-            path = of_prices[i].path
-            early, k = runs[path.name], static[path]
-            alone = runs[network_name(k)]
-            cells = [f"{early.clock:.4f} ms", f"{early.expected:.4f} ms"]
-            cells += [f"{early.clock / early.expected:.2f}", f"{early.accuracy:.2%}"]
-            cells += [str(k), f"{alone.accuracy:.2%}", f"{alone.clock:.4f} ms"]
-            cells += [f"{early.clock / alone.clock:.2f}"]
-            rows.append([f"{points} points", name, *cells])
-    head = ["plain network costs", "chosen for", "early exit", "expected", "ratio"]
-    head += ["accuracy", "static exit", "accuracy", "time", "early / static"]
-    return table(head, rows)
-
-
-def budget_table(kept: list[tuple[dict, Contender]], runs: dict[str, Run]) -> str:
-    """What was promised on validation images, and what the runner took on test images.
-
-    The promise is about images: that the clock is noisy is not covered.
-    """
-    rows = []
-    for promise, contender in kept:
-        one, limit = runs[contender.path.name], promise["limit"]
-        cells = [f"{limit:.4f} ms", f"{promise['validation']:.4f} ms"]
-        cells += [f"{promise['p90']:.4f} ms", f"{one.expected:.4f} ms"]
-        cells += [
-            f"{one.clock:.4f} ms",
-            f"{one.p90:.4f} ms",
-            f"{one.clock / limit:.3f}",
-        ]
-        kept_ = "kept" if one.clock <= 1.03 * limit else "**broken**"
-        rows.append([promise["promise"], *cells, kept_, f"{one.accuracy:.2%}"])
-    head = ["promise", "limit", "validation, costs", "at p90", "test, costs"]
-    head += ["test, clock", "p90", "clock / limit", "within 3%", "accuracy"]
-    return table(head, rows)
-
-
-def exit_picture(trained: Trained, few: EPNet) -> Figure:
-    """What each exit costs as a share of the plain network, in both units."""
-    macs, costs = trained.model.exit_macs, trained.model.costs
-    numbers = np.arange(1, trained.model.num_exits + 1)
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    in_macs = 100 * macs.with_controllers / macs.full
-    in_ms = 100 * np.array(costs.costs) / costs.full
-    axes.plot(numbers, in_macs, "s--", color="0.4", label="multiply-adds")
-    axes.plot(numbers, in_ms, "o-", color="#d62728", label="milliseconds")
-    kept = [layer in few.exit_layers for layer in trained.model.exit_layers]
-    axes.plot(
-        numbers[kept],
-        in_ms[kept],
-        "o",
-        ms=12,
-        mfc="none",
-        color="#d62728",
-        label="kept by the clock",
-    )
-    axes.set(
-        xlabel="exit",
-        ylabel="cost (% of the plain network)",
-        xticks=numbers,
-        ylim=(0, None),
-        title=f"{trained.dataset.name}, {_QUANTIZATION}: leaving through each exit",
-    )
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ class Phone(intent: Intent = Intent()) : AutoCloseable {
         val folder = File(System.getProperty("epnet.screenshots") ?: return)
         folder.mkdirs()
         val decor = activity.window.decorView
+        // Nobody waits for animations.
+        decor.jumpDrawablesToCurrentState()
         val (width, shown) = decor.width to decor.height
         if (whole) layOut(decor, width, 4 * shown)
         val bottom = if (whole) contentHeight() else shown

@@ -69,6 +69,8 @@ class PhotosTest {
     @Test fun policyAndCostsAreShownAsTheBundleHasThem() = onTheSmallBundle { phone ->
         assertTrue(phone.isShown(R.id.choose))
         assertFalse(phone.isShown(R.id.clear))
+        // The bundle has one β.
+        assertFalse(phone.isShown(R.id.beta))
         assertEquals("β = 10.00 points of accuracy", phone.text(R.id.beta_value))
         assertFalse(phone.isShown(R.id.cost))
         val manifest = phone.activity.session.state.models!!.manifest

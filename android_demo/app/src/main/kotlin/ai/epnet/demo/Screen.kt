@@ -138,6 +138,8 @@ class Screen(private val activity: Activity) {
         control.isEnabled = state.settings.size > 1
         control.max = maxOf(0, state.settings.size - 1)
         control.progress = state.setting
+        val visibility = if (state.settings.size == 1) View.GONE else View.VISIBLE
+        for (id in BETA_CHOICE) activity.findViewById<View>(id).visibility = visibility
         val setting = state.settings.getOrNull(state.setting)
         val manifest = manifest(state)
         text(R.id.policy, manifest?.let(::describePolicy))
@@ -269,6 +271,9 @@ class Screen(private val activity: Activity) {
     private companion object {
         /** Material's opacity of what cannot be touched. */
         const val DISABLED_ALPHA = 0.38f
+
+        /** Views to choose β with, where there is a choice. */
+        val BETA_CHOICE = listOf(R.id.beta, R.id.beta_ends)
 
         /** Views that tell what an answer cost. */
         val COSTS = listOf(

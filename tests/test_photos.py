@@ -1,5 +1,6 @@
 """Folders of pictures and TFRecord files: what is found, split, read, and refused."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -198,6 +199,19 @@ def test_other_files_are_told_of(tmp_path, caplog):
     assert "Left out 1 files" in caplog.text and "notes.txt" in caplog.text
 
 
+def test_a_pipe_is_no_picture(tmp_path, caplog):
+    os.mkfifo(fill(tmp_path) / "cat" / "a.png")
+    assert len(load(tmp_path).train) == 25
+    assert "Left out 1 files" in caplog.text and "a.png" in caplog.text
+
+
+def test_a_link_to_nowhere_is_named_in_a_sentence(tmp_path):
+    (fill(tmp_path) / "cat" / "a.png").symlink_to(tmp_path / "nowhere")
+    message = r"^No such file or directory: .*cat/a\.png\. It is one of 1 such among 31"
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
+
+
 def test_pictures_of_no_class_are_told_of(tmp_path, caplog):
     picture(0).save(fill(tmp_path) / "a.png")
     assert len(load(tmp_path).train) == 25
@@ -233,6 +247,14 @@ def accents_in_two_ways(root):
     fill(root, classes=("p\u00e9ch\u00e9", "pe\u0301che\u0301"))
 
 
+def a_line_break(root):
+    fill(root, classes=("cat", "house\ncat"))
+
+
+def bytes_that_are_no_text(root):
+    fill(root, classes=("cat", os.fsdecode(b"\xff")))
+
+
 def a_part_without_classes(root):
     fill(root / "train")
     (root / "test").mkdir()
@@ -265,6 +287,8 @@ def all_bad(root):
         (a_space_at_the_end, "spelled in one way. Received: 'cat' and 'cat '"),
         (spaces_within, "spelled in one way. Received: 'House  cat' and 'house cat'"),
         (accents_in_two_ways, "spelled in one way"),
+        (a_line_break, r"named by text. Received: 'house\\ncat'"),
+        (bytes_that_are_no_text, r"named by text. Received: '\\udcff'"),
         (a_part_without_classes, "a folder for each class in .*test. Received: none"),
         (two_folders_for_validation, "one folder for each part.*'val' and 'valid"),
         (unknown_class, "classes of the training pictures. Received: 'fox'"),
@@ -386,6 +410,15 @@ def test_a_broken_picture_in_a_tfrecord(tmp_path):
     with pytest.raises(
         ValueError, match=r"Received: record 0 of .*a\.tfrecord; it has"
     ):
+        load(file)
+
+
+def test_two_labels_of_one_name_in_tfrecords(tmp_path):
+    file = str(tmp_path / "a.tfrecord")
+    with tf.io.TFRecordWriter(file) as writer:
+        for k in range(2):
+            writer.write(example(b"", k, b"cat"))
+    with pytest.raises(ValueError, match=r"another name. Received: 'cat' and 'cat'"):
         load(file)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
+from epnet_tf import cli
 from epnet_tf.data.streams import StreamedImages
 from epnet_tf.runtime.images import read_image
 
@@ -165,7 +166,7 @@ def without_bad(
         try:
             _read(place, shape, crop=False)
         except (ValueError, OSError) as error:
-            return str(error)
+            return cli.sentence(error)
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -173,8 +174,8 @@ def without_bad(
     bad = [text for text in problems if text is not None]
     if bad and on_bad_image == "fail":
         raise ValueError(
-            f"{bad[0]} It is one of {len(bad)} such among {len(problems)} files; "
-            "on_bad_image=skip leaves them out."
+            f"{bad[0].rstrip('.')}. It is one of {len(bad)} such among "
+            f"{len(problems)} files; on_bad_image=skip leaves them out."
         )
     for text in bad[:_NAMED]:
         logging.warning("Skipped: %s", text)
@@ -243,7 +244,8 @@ def check_classes(names: Sequence[str], what: str) -> None:
 
     Raises:
         ValueError: If there are fewer than two or too many, or two differ in case,
-            spaces or the way that an accent is written alone.
+            spaces or the way that an accent is written alone, or not at all, or one
+            has bytes that are no text.
     """
     if not 2 <= len(names) <= _MAX_CLASSES:
         found = f"one, '{names[0]}'" if len(names) == 1 else f"{len(names):,}"
@@ -252,13 +254,17 @@ def check_classes(names: Sequence[str], what: str) -> None:
         )
     spelled: dict[str, str] = {}
     for name in names:
+        # Line breaks and the like, and what was no UTF-8.
+        if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+            raise ValueError(f"Expected {what}, named by text. Received: {name!r}.")
         plain = " ".join(unicodedata.normalize("NFC", name).casefold().split())
-        other = spelled.setdefault(plain, name)
-        if other != name:
+        if plain in spelled:
+            other = spelled[plain]
+            way = "each of another name" if other == name else "spelled in one way"
             raise ValueError(
-                f"Expected {what}, spelled in one way. "
-                f"Received: '{other}' and '{name}'."
+                f"Expected {what}, {way}. Received: '{other}' and '{name}'."
             )
+        spelled[plain] = name
 
 
 def _pictures(root: pathlib.Path, labels: Sequence[str]) -> Pictures:
@@ -278,7 +284,7 @@ def _pictures(root: pathlib.Path, labels: Sequence[str]) -> Pictures:
             below[:] = sorted(d for d in below if not d.startswith("."))
             for file in sorted(f for f in files if not f.startswith(".")):
                 full = os.path.join(path, file)
-                if _is_picture(file):
+                if _is_picture(file) and not _is_special(full):
                     places.append(full)
                     classes.append(number[folder.name])
                 else:
@@ -295,6 +301,11 @@ def _pictures(root: pathlib.Path, labels: Sequence[str]) -> Pictures:
 
 def _is_picture(name: str) -> bool:
     return name.lower().endswith(ENDINGS) and not name.startswith(".")
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is a pipe, a socket or a device: to open one may take for ever."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def _find_in_records(pattern: str) -> Source:

@@ -6,7 +6,7 @@ Writes `parts.md`: for each data set one row per step, with the test accuracy of
 exit and the benefit at three β on the test images. Thresholds are tuned on validation
 images; controllers are those that the evaluation keeps, means over seeds, so that
 nothing is trained here. A network whose controllers nobody has trained has thresholds
-alone. Where one network has all the policies, its report tells them.
+alone.
 """
 
 import dataclasses
@@ -52,22 +52,16 @@ def main(_) -> None:
     models, results = pathlib.Path(_MODELS.value), pathlib.Path(_RESULTS.value)
     parts = [_INTRODUCTION]
     for name, (betas, between) in DATASETS.items():
-        if (models / name / "paper").is_dir():
-            ours = load_case(
-                models / name, _DATA_DIR.value, seeds=_SEEDS.value, verbose=0
+        ours = load_case(models / name, _DATA_DIR.value, seeds=_SEEDS.value, verbose=0)
+        steps = [("the paper's heads and sum", ours.paper)]
+        for folder, what in between.items():
+            model = load_model(models / folder / "classifiers.keras")
+            case = dataclasses.replace(
+                ours, model=model, folder=models / folder / "controllers"
             )
-            steps = [("the paper's heads and sum", ours.paper)]
-            for folder, what in between.items():
-                model = load_model(models / folder / "classifiers.keras")
-                case = dataclasses.replace(
-                    ours, model=model, folder=models / folder / "controllers"
-                )
-                steps.append((what, case))
-            steps.append((_recipe(models / name), ours))
-            rows = [row for step in steps for row in _rows(*step, betas)]
-        else:
-            report = json.loads((results / name / "report.json").read_text())
-            rows = _reported("the paper's heads and sum", report, betas)
+            steps.append((what, case))
+        steps.append((_recipe(models / name), ours))
+        rows = [row for step in steps for row in _rows(*step, betas)]
         head = ["network", "its exits, % right", "policy"]
         head += [f"β = {beta:g}" for beta in betas]
         parts += [f"## {name}\n", markdown.table(head, rows)]
@@ -80,9 +74,7 @@ _INTRODUCTION = (
     "# Which part brings what\n\n"
     "Made by `python benchmarks/parts.py`. Test images; the benefit is in points, that "
     "of controllers a mean of three seeds. A network that goes on from another has had "
-    "its epochs too, so that a step between networks is not its heads alone. Our "
-    "controllers on CIFAR-10's network of the paper are not kept: `python evaluate.py "
-    "--workdir=models/cifar10/paper --results=runs/paper` trains them.\n"
+    "its epochs too, so that a step between networks is not its heads alone.\n"
 )
 
 
@@ -97,22 +89,6 @@ def _recipe(folder: pathlib.Path) -> str:
     if schedule.get("weights"):
         told.append("going on from an earlier network")
     return ", ".join(told)
-
-
-def _reported(name: str, report: dict, betas) -> list[list[str]]:
-    """The rows of a network that has been evaluated with all the policies."""
-    from epnet_tf.evaluation import markdown
-
-    accuracies = " ".join(f"{100 * e['accuracy']:.1f}" for e in report["exits"])
-    return [
-        [
-            name,
-            accuracies,
-            policy,
-            *(f"{markdown.benefit(report, key, beta):.2f}" for beta in betas),
-        ]
-        for key, policy in POLICIES.items()
-    ]
 
 
 def _rows(name: str, case, betas) -> list[list[str]]:

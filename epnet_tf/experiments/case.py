@@ -154,7 +154,7 @@ def load_case(
     if config["dataset"] not in PLANS:
         plan = dataclasses.replace(plan, draws=draws_for(dataset))
 
-    def case(folder, config, **more):
+    def case(folder, config, plan, **more):
         model_file = folder / "classifiers.keras"
         model = keras.saving.load_model(model_file)
         model.costs = costs
@@ -191,8 +191,9 @@ def load_case(
                 f"Expected a network for data set and seed {here} in '{folder}'. "
                 f"Received: {there}."
             )
-        own_paper = case(folder, paper_config)
-    return case(workdir, config, own_paper=own_paper)
+        papers = dataclasses.replace(plan, validation_repeats=plan.paper_repeats)
+        own_paper = case(folder, paper_config, papers)
+    return case(workdir, config, plan, own_paper=own_paper)
 
 
 def _config(workdir: pathlib.Path) -> dict:

@@ -72,18 +72,18 @@ def cross_fitted_states(
     states = state_model(model).output
     pooled = [states[f"pooled_{i:02d}"] for i in range(1, model.num_exits)]
     logits = [states[f"logits_{i:02d}"] for i in range(1, model.num_exits + 1)]
-    answers = []
+    seen: list[np.ndarray] = []
+    answers: list[np.ndarray] = []
     for first in range(0, model.num_exits, _EXITS_AT_A_TIME):
-        some = logits[first : first + _EXITS_AT_A_TIME]
-        read = _computed(model, [_read(tensor) for tensor in some], images, verbose)
+        some = slice(first, first + _EXITS_AT_A_TIME)
+        read = [_read(tensor) for tensor in logits[some]]
+        found = _computed(model, [*read, *pooled[some]], images, verbose)
+        seen += found[len(read) :]
         answers += _answers(
-            some, read, labels, fold, optimizer, epochs, batch_size, seed, verbose
+            *(logits[some], found[: len(read)], labels, fold),
+            *(optimizer, epochs, batch_size, seed, verbose),
         )
-    return ExitStates(
-        tuple(_computed(model, pooled, images, verbose)),
-        np.stack(answers, axis=1),
-        labels,
-    )
+    return ExitStates(tuple(seen), np.stack(answers, axis=1), labels)
 
 
 def _answers(
@@ -115,7 +115,7 @@ def _answers(
             verbose=0,
         )
         found = trained.predict([x[own] for x in read], batch_size, verbose=0)
-        for answer, of_fold in zip(answers, found, strict=True):
+        for answer, of_fold in zip(answers, _listed(found), strict=True):
             answer[own] = of_fold
         if verbose:
             print(f"Classifiers for fold {k + 1} of {fold.max() + 1} are trained.")
@@ -138,8 +138,12 @@ def _computed(
     """Tensors of the main branch, for all images, float32."""
     reader = keras.Model(state_model(model).input, tensors)
     found = reader.predict(streams.in_batches(images), verbose=verbose)
-    found = found if isinstance(found, list) else [found]
-    return [np.asarray(x, np.float32) for x in found]
+    return [np.asarray(x, np.float32) for x in _listed(found)]
+
+
+def _listed(found) -> list:
+    """What a model with a list of outputs predicts: of one, Keras gives it alone."""
+    return found if isinstance(found, list) else [found]
 
 
 def _untrained(classifiers: keras.Model) -> keras.Model:

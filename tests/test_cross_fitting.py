@@ -9,8 +9,9 @@ from small_models import small_backbone
 
 import epnet_tf
 from epnet_tf.data import Dataset, Split, StreamedImages
-from epnet_tf.experiments import cross_fitted
+from epnet_tf.experiments import case, cross_fitted
 from epnet_tf.experiments.config import SCHEDULES
+from epnet_tf.experiments.plans import plan_for
 from epnet_tf.model import compute_states
 from epnet_tf.training.cross_fitting import FOLDS, cross_fitted_states
 
@@ -139,3 +140,22 @@ def test_when_an_experiment_is_cross_fitted(noise):
     assert not cross_fitted.applies(tuned, dataset)
     assert not cross_fitted.applies(SCHEDULES["npz"], dataset)
     assert not cross_fitted.applies(frozen, dataclasses.replace(dataset, train=many))
+
+
+def test_an_evaluation_trains_controllers_on_the_same_states(model, noise, tmp_path):
+    split = Split(*noise)
+    dataset = Dataset("photos", ("a", "b"), split, split, split)
+    schedule = dataclasses.replace(
+        SCHEDULES["npz"], freeze=True, epochs=1, batch_size=16
+    )
+    plan = plan_for("photos", [1e-6])
+    evaluated = case.Case(
+        dataset, model, plan, tmp_path, {}, schedule, seed=0, verbose=0
+    )
+    expected = case.mixed([cross_fitted.states(model, dataset, schedule, 1, 0, 0)])
+    np.testing.assert_array_equal(evaluated.unseen.labels, expected.labels)
+    np.testing.assert_allclose(
+        evaluated.unseen.logits, expected.logits, rtol=1e-4, atol=1e-5
+    )
+    plain = case.mixed([compute_states(model, *noise, verbose=0)])
+    assert not np.allclose(evaluated.unseen.logits, plain.logits)

@@ -1,5 +1,6 @@
 """evaluate.py from a trained folder to report and figures."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -13,6 +14,7 @@ from small_models import small_epnet, small_images
 
 from epnet_tf import ClassifierTrainer, PaperClassifier
 from epnet_tf.experiments import case, sample
+from epnet_tf.experiments.config import SCHEDULES
 from epnet_tf.experiments.contestants import paper_contestants
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -46,7 +48,9 @@ def workdir(tmp_path):
         "dataset": str(data),
         "seed": 0,
         "betas": [1e-5, 1e-4],
-        "schedule": {"controller_epochs": 2},
+        "schedule": dataclasses.asdict(
+            dataclasses.replace(SCHEDULES["npz"], controller_epochs=2)
+        ),
     }
     (folder / "config.json").write_text(json.dumps(config))
     model = small_epnet()

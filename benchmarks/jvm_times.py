@@ -1,9 +1,7 @@
 """What android_demo/build.sh latency measured on the JVM, for the table of times."""
 
-import json
-import pathlib
-
 from epnet_tf.evaluation.markdown import table
+from epnet_tf.runtime.device_report import read_json
 
 _FORMAT = "epnet-jvm-times"
 
@@ -13,9 +11,9 @@ def read(file: str) -> dict:
 
     Raises:
         ValueError: If the file holds something else.
+        OSError: If it cannot be read.
     """
-    found = json.loads(pathlib.Path(file).read_text())
-    kind = found.get("format") if isinstance(found, dict) else None
+    found, kind = read_json(file)
     if kind != _FORMAT:
         raise ValueError(
             f"Expected a file of build.sh latency, of format '{_FORMAT}'. "

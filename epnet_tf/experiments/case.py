@@ -97,8 +97,12 @@ class Case:
         draws = self.plan.draws
         if cross_fitted.applies(self.schedule, self.dataset):
             unseen = cross_fitted.states(
-                *(self.model, self.dataset, self.schedule),
-                *(draws, self.seed, self.verbose),
+                self.model,
+                self.dataset,
+                self.schedule,
+                draws,
+                self.seed,
+                self.verbose,
             )
         else:
             unseen = self._states(self.dataset.unseen_draws(draws))

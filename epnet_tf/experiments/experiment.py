@@ -181,21 +181,21 @@ def _exit_states(
     def computed(split: data.Split) -> ExitStates:
         return compute_states(model, split.images, split.labels, verbose=verbose)
 
-    unseen = dataset.unseen_draws(draws_for(dataset))
-    train: ExitStates | StoredStates
-    if cross_fitted.applies(config.schedule, dataset):
-        train = _cross_fitted(config, model, dataset, verbose)
-    elif isinstance(unseen.images, data.StreamedImages):
-        train = compute_states(
+    def learned_from() -> ExitStates | StoredStates:
+        if cross_fitted.applies(config.schedule, dataset):
+            return _cross_fitted(config, model, dataset, verbose)
+        unseen = dataset.unseen_draws(draws_for(dataset))
+        if not isinstance(unseen.images, data.StreamedImages):
+            return computed(unseen)
+        return compute_states(
             model,
             unseen.images,
             unseen.labels,
             verbose=verbose,
             directory=workdir / _STATES / "train",
         )
-    else:
-        train = computed(unseen)
-    return train, computed(dataset.validation), computed(dataset.test)
+
+    return learned_from(), computed(dataset.validation), computed(dataset.test)
 
 
 def _shared_exit_states(
@@ -222,7 +222,7 @@ def _shared_exit_states(
         state_shards.write(
             folder / name, recipe, model, split, worker, workers, verbose
         )
-    agree(team, "that exit states are written", True)
+    team.agree("that exit states are written", True)
     if not team.cluster.is_chief:
         return None
     found = {

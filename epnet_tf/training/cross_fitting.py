@@ -69,7 +69,8 @@ def cross_fitted_states(
         )
     fold = np.random.default_rng(seed).permutation(count) % min(FOLDS, count)
     fold = np.tile(fold, draws)
-    states = state_model(model).output
+    predictor = state_model(model)
+    states = predictor.output
     pooled = [states[f"pooled_{i:02d}"] for i in range(1, model.num_exits)]
     logits = [states[f"logits_{i:02d}"] for i in range(1, model.num_exits + 1)]
     seen: list[np.ndarray] = []
@@ -77,20 +78,37 @@ def cross_fitted_states(
     for first in range(0, model.num_exits, _EXITS_AT_A_TIME):
         some = slice(first, first + _EXITS_AT_A_TIME)
         read = [_read(tensor) for tensor in logits[some]]
-        found = _computed(model, [*read, *pooled[some]], images, verbose)
+        reader = keras.Model(predictor.input, [*read, *pooled[some]])
+        found = _listed(reader.predict(streams.in_batches(images), verbose=verbose))
+        found = [np.asarray(x, np.float32) for x in found]
         seen += found[len(read) :]
         answers += _answers(
-            *(logits[some], found[: len(read)], labels, fold),
-            *(optimizer, epochs, batch_size, seed, verbose),
+            keras.Model(read, logits[some]),
+            found[: len(read)],
+            labels,
+            fold,
+            optimizer,
+            epochs,
+            batch_size,
+            seed,
+            verbose,
         )
     return ExitStates(tuple(seen), np.stack(answers, axis=1), labels)
 
 
 def _answers(
-    logits: list, read, labels, fold, optimizer, epochs, batch_size, seed, verbose
+    classifiers: keras.Model,
+    read: list[np.ndarray],
+    labels: np.ndarray,
+    fold: np.ndarray,
+    optimizer,
+    epochs,
+    batch_size,
+    seed,
+    verbose,
 ) -> list[np.ndarray]:
     """Logits [n, classes] of each exit, for each fold by classifiers trained anew."""
-    classifiers = keras.Model([_read(tensor) for tensor in logits], logits)
+    logits = classifiers.outputs
     keras.utils.set_random_seed(seed)
     trained = _untrained(classifiers)
     steps = -(-np.count_nonzero(fold != 0) // batch_size)
@@ -130,15 +148,6 @@ def _read(logits: keras.KerasTensor) -> keras.KerasTensor:
         if node.operation.name == f"scaling{number}":
             return node.input_tensors[0]
     return dense.input_tensors[0]
-
-
-def _computed(
-    model: EPNet, tensors: list, images: streams.Images, verbose
-) -> list[np.ndarray]:
-    """Tensors of the main branch, for all images, float32."""
-    reader = keras.Model(state_model(model).input, tensors)
-    found = reader.predict(streams.in_batches(images), verbose=verbose)
-    return [np.asarray(x, np.float32) for x in _listed(found)]
 
 
 def _listed(found) -> list:

@@ -43,6 +43,14 @@ times: install
 test: install
 	$(RUN) -m pytest
 
+# The same tests in two parts, for two cores: see .ci/run.
+.PHONY: test-first test-second
+test-first: install
+	$(RUN) -m pytest tests/test_[a-p]*.py
+
+test-second: install
+	$(RUN) -m pytest tests/test_[!a-p]*.py
+
 test-slow: install
 	$(RUN) -m pytest -m slow
 

@@ -41,6 +41,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds to average over.", lower_bound=
 _EPOCHS = flags.DEFINE_integer("epochs", 20, "Of the classifiers.", lower_bound=1)
 
 _CLASSES, _TRAIN, _VALIDATION = 5, 396, 44  # The latter two of each class.
+_LEARNING_RATE = 0.05
 _BETAS = (1.5e-7, 5e-7, 1.5e-6)  # Running all costs 3, 10 and 29 points.
 
 
@@ -125,7 +126,11 @@ def main(_) -> None:
         backbone = f"{folder}/backbone.keras"
         keras.Model(trained.input, trained.exit_features[-1]).save(backbone)
         schedule = experiment.schedule_for(
-            "photos", backbone=backbone, epochs=_EPOCHS.value, freeze=True
+            "photos",
+            backbone=backbone,
+            epochs=_EPOCHS.value,
+            learning_rate=_LEARNING_RATE,
+            freeze=True,
         )
         for seed in range(_SEEDS.value):
             dataset = photos(_DATA_DIR.value, seed)

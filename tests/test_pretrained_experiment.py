@@ -148,6 +148,15 @@ def test_what_does_not_go_together(inputs, tmp_path, changes, named):
     assert not any(tmp_path.iterdir())
 
 
+def test_heads_on_a_frozen_network_learn_slowly():
+    assert config.schedule_for("photos").learning_rate == 0.05
+    assert config.schedule_for("photos", freeze=False).learning_rate == 0.05
+    assert config.schedule_for("photos", freeze=True).learning_rate == 0.01
+    assert config.schedule_for("maxmin", freeze=True).learning_rate == 0.01
+    chosen = config.schedule_for("maxmin", freeze=True, learning_rate=0.03)
+    assert chosen.learning_rate == 0.03
+
+
 def test_unfreezing_what_is_not_frozen():
     with pytest.raises(ValueError, match=r"unfreeze_epochs=2 without freeze"):
         config.schedule_for("digits", unfreeze_epochs=2)

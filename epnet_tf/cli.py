@@ -9,14 +9,16 @@ from absl import app, flags, logging
 
 from epnet_tf import extras
 
+_LESS_MEMORY = "Smaller images, or fewer in a batch, need less."
+
 
 def run(main: Callable[[list[str]], None], positional: str = "") -> None:
     """Parses the absl flags and runs a command's main function.
 
-    A `ValueError`, an `OSError` or the lack of an extra of the installation becomes one
-    sentence on stderr and exit code 1, wrong flags one sentence and exit code 2;
-    `--verbosity=1` adds the traceback. Flags are parsed first: a command that imports
-    TensorFlow within `main` answers to `--help` at once.
+    A `ValueError`, an `OSError`, the lack of memory or of an extra of the installation
+    becomes one sentence on stderr and exit code 1, wrong flags one sentence and exit
+    code 2; `--verbosity=1` adds the traceback. Flags are parsed first: a command that
+    imports TensorFlow within `main` answers to `--help` at once.
 
     Args:
         main: Takes the program's name and its positional arguments.
@@ -43,7 +45,7 @@ def run(main: Callable[[list[str]], None], positional: str = "") -> None:
         try:
             with extras.needed_by(pathlib.Path(arguments[0]).name):
                 main(arguments)
-        except (ValueError, OSError, extras.MissingExtra) as error:
+        except (ValueError, OSError, MemoryError, extras.MissingExtra) as error:
             logging.debug("Traceback", exc_info=error)
             _fail(error, code=1)
         except KeyboardInterrupt:
@@ -54,6 +56,8 @@ def run(main: Callable[[list[str]], None], positional: str = "") -> None:
 
 def sentence(error: Exception) -> str:
     """An error's message in one line; for an OSError its reason and the file."""
+    if isinstance(error, MemoryError):  # Pillow's and Python's say nothing.
+        return f"Out of memory. {_LESS_MEMORY} {error}".strip()
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"

@@ -43,6 +43,8 @@ def test_success(command):
         (FileNotFoundError(2, "No such file", "x.png"), "No such file: x.png"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError("odd"), "odd"),
+        (MemoryError(), f"Out of memory. {cli._LESS_MEMORY}"),
+        (MemoryError("For 9 TiB."), f"Out of memory. {cli._LESS_MEMORY} For 9 TiB."),
     ],
 )
 def test_bad_input(command, error, message):

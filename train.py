@@ -85,7 +85,7 @@ _FREEZE = flags.DEFINE_bool(
 _UNFREEZE_EPOCHS = flags.DEFINE_integer(
     "unfreeze_epochs",
     None,
-    "Epochs of fine-tuning after those with --freeze: the whole network, a hundredth "
+    "Epochs of fine-tuning after those with --freeze: the whole network, a twentieth "
     "of the learning rate, batch statistics as they are.",
     lower_bound=1,
 )

@@ -2,12 +2,11 @@
 
     python benchmarks/photos.py --workdir=runs/photos --images=4000
 
-EfficientNet-Lite0 with its ImageNet weights on CIFAR-10 as a folder of JPEGs: heads
-after every convolution are trained on the frozen network, the network is fine-tuned,
-the exits that pay are kept, controllers are trained, and one model becomes an int8
-bundle. All of it is done by train.py and convert.py, whose commands are printed; the
-results are in --results. `--images=45000` is the whole training set. Run again, it
-resumes.
+EfficientNet-Lite0 with its ImageNet weights on CIFAR-10 as a folder of JPEGs: heads at
+ends of blocks are trained on the frozen network, the network is fine-tuned, controllers
+are trained, and one model becomes an int8 bundle. All of it is done by train.py and
+convert.py, whose commands are printed; the results are in --results. `--images=45000`
+is the whole training set. Run again, it resumes.
 """
 
 import pathlib
@@ -32,12 +31,12 @@ _IMAGES = flags.DEFINE_integer("images", 4000, "To train on.", lower_bound=100)
 _VALIDATION = flags.DEFINE_integer("validation", 1000, "To tune on.", lower_bound=100)
 _TEST = flags.DEFINE_integer("test", 5000, "To test on.", lower_bound=100)
 _SIZE = flags.DEFINE_integer("size", 96, "Side of the pictures.", lower_bound=32)
+_EXITS = flags.DEFINE_string("exits", "8", "As train.py's.")
 _EPOCHS = flags.DEFINE_integer("epochs", 6, "With the network frozen.", lower_bound=1)
 _UNFREEZE_EPOCHS = flags.DEFINE_integer(
     "unfreeze_epochs", 6, "Of fine-tuning.", lower_bound=1
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "As train.py's.", lower_bound=1)
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.05, "As train.py's.")
 _BETA = flags.DEFINE_multi_float(
     "beta", [3e-8, 6e-8, 1.2e-7, 2.4e-7, 4.8e-7], "Cost sensitivities."
 )
@@ -67,11 +66,10 @@ def main(_) -> None:
         f"--workdir={trained}",
         f"--backbone={backbone}",
         "--freeze",
-        "--exits=auto",
+        f"--exits={_EXITS.value}",
         f"--epochs={_EPOCHS.value}",
         f"--unfreeze_epochs={_UNFREEZE_EPOCHS.value}",
         f"--batch_size={_BATCH_SIZE.value}",
-        f"--learning_rate={_LEARNING_RATE.value}",
         *(f"--beta={beta:g}" for beta in betas),
     ]
     commands = [train]

@@ -189,8 +189,8 @@ def _exits(metrics: dict, before: ExitStates, after: ExitStates) -> str:
     ]
     head = ["exit", "layer", "MACs", "frozen", "fine-tuned", "test"]
     return (
-        "Those that `--exits=auto` kept; accuracy on validation images before and "
-        f"after fine-tuning, and on test images.\n\n{table(head, rows)}"
+        "Accuracy on validation images before and after fine-tuning, and on test "
+        f"images.\n\n{table(head, rows)}"
     )
 
 

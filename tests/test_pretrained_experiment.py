@@ -9,7 +9,7 @@ from keras import layers
 from small_models import small_images
 
 from epnet_tf import data
-from epnet_tf.experiments import config, experiment
+from epnet_tf.experiments import config, experiment, stage_one
 
 BETA = 1e-4
 
@@ -61,10 +61,18 @@ def test_frozen_the_last_exit_is_the_network(inputs, tmp_path, capsys):
     assert "relu0" in lines[head + 1] and lines[head + 3].endswith("%")
 
 
-def test_unfrozen_it_goes_on_from_where_it_was_killed(inputs, tmp_path):
+def test_unfrozen_it_goes_on_from_where_it_was_killed(inputs, tmp_path, monkeypatch):
+    rates, optimizer = [], stage_one.classifier_optimizer
+
+    def recorded(schedule, steps):
+        rates.append(schedule.learning_rate)
+        return optimizer(schedule, steps)
+
+    monkeypatch.setattr(stage_one, "classifier_optimizer", recorded)
     dataset = data.load_dataset(inputs[0])
     chosen = config_for(inputs, unfreeze_epochs=2)
     whole = experiment.trained_classifiers(chosen, dataset, tmp_path / "a", verbose=0)
+    assert rates == pytest.approx([0.1, 0.005])
     assert not whole.frozen
     frozen = keras.saving.load_model(tmp_path / "a" / "frozen.keras")
     assert frozen.frozen

@@ -22,7 +22,7 @@ from epnet_tf.training.distributed import fit_distributed, is_chief
 
 # Learning rate of fine-tuning as a share of that of the heads: the network is good
 # already, and what the first steps ask of it is not.
-_FINE_TUNING = 0.01
+_FINE_TUNING = 0.05
 
 
 def trained_classifiers(

@@ -1,6 +1,7 @@
 """Some of a model's exits: the heads that stay, their costs, and which ones pay."""
 
 import itertools
+import types
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ from small_models import branching_backbone, small_backbone, small_epnet, small_
 
 import epnet_tf
 from epnet_tf import policies
-from epnet_tf.model import ExitStates, compute_states
+from epnet_tf.model import ExitStates, compute_states, transfer
 
 IMAGES, LABELS = small_images(40)
 
@@ -48,6 +49,22 @@ def test_with_exits_keeps_what_is_frozen():
     assert chosen.frozen
     assert not chosen.get_layer("logits_01").trainable
     assert chosen.get_layer("logits_02").trainable
+
+
+def test_heads_past_the_99th_exit_are_found_too():
+    names = ("scaling_01", "logits_01", "logits_10", "logits_100", "controller_100")
+    heads = [types.SimpleNamespace(name=name) for name in (*names, "logits_101")]
+    source = types.SimpleNamespace(
+        exit_layers=tuple(f"conv{i}" for i in range(1, 102)), head_layers=lambda: heads
+    )
+    target = types.SimpleNamespace(exit_layers=("conv1", "conv100", "conv101"))
+    assert transfer.renamed_heads(source, target) == {
+        "scaling_01": "scaling_01",
+        "logits_01": "logits_01",
+        "logits_100": "logits_02",
+        "controller_100": "controller_02",
+        "logits_101": "logits_03",
+    }
 
 
 def test_the_last_exit_alone(model):

@@ -156,6 +156,44 @@ def given_costs(table: CostTable) -> Callable[[Sequence[int]], ExitCosts]:
     return costs
 
 
+def costs_with_exits(table: CostTable, names: Sequence[str]) -> CostTable:
+    """What leaving would cost if a network had some of its exits only, estimated.
+
+    Args:
+        table: What leaving through each of all exits costs (see `given_costs`).
+        names: Of `table.layers`, those of the exits; the last one stays anyway.
+
+    Returns:
+        The same for these exits, without `p90`.
+    """
+    kept = {*names, table.layers[-1]}
+    numbers = [i for i, layer in enumerate(table.layers, start=1) if layer in kept]
+    estimated = given_costs(table)(numbers).with_controllers
+    return dataclasses.replace(
+        table,
+        layers=tuple(table.layers[i - 1] for i in numbers),
+        costs=tuple(estimated.tolist()),
+        p90=None,
+    )
+
+
+def check_layers(table: CostTable | None, exit_layers: Sequence[str]) -> None:
+    """Checks that costs, if any, are of a network.
+
+    Args:
+        table: The costs.
+        exit_layers: The layers of the network's exits.
+
+    Raises:
+        ValueError: If they are of another one.
+    """
+    if table is not None and table.layers != tuple(exit_layers):
+        raise ValueError(
+            f"Expected costs of this network's exits, after {', '.join(exit_layers)}. "
+            f"Received: of exits after {', '.join(table.layers)}."
+        )
+
+
 def model_macs(
     model: keras.Model, layer_macs: Mapping[str, int] | None = None
 ) -> dict[str, int]:

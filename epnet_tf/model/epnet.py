@@ -1,9 +1,7 @@
 """EPNet: a Keras model with an exit after every convolution and controllers."""
 
 import copy
-import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -12,56 +10,23 @@ import tensorflow as tf
 from epnet_tf import objective
 from epnet_tf.data import streams
 from epnet_tf.data.pixels import warn_of_range
-from epnet_tf.model import classifiers, copying, graph, main_branch, summary
+from epnet_tf.model import copying, graph, main_branch, summary, transfer
+from epnet_tf.model.assembly import Heads, assemble
 from epnet_tf.model.classifiers import BranchClassifier, PaperClassifier
 from epnet_tf.model.cost import (
     ExitCosts,
+    check_layers,
     costs_by_exits,
+    costs_with_exits,
     exit_costs,
     given_costs,
-    model_macs,
 )
-from epnet_tf.model.exits import Exit, place_exits
 from epnet_tf.model.heads import ConfidenceThreshold, Controller, PaperController
 from epnet_tf.model.pretrained import as_layer
 from epnet_tf.model.states import ExitStates, split_state_model, state_model
 from epnet_tf.runtime import typed_json, units
 from epnet_tf.runtime.cost_table import CostTable
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_named
-
-# What the layers of each exit are called; a user's layer of such a name is renamed.
-_HEADS = (*classifiers.LAYERS, "controller")
-
-
-@dataclasses.dataclass
-class _Parts:
-    """What an `EPNet` was made of, in a place where Keras does not track layers.
-
-    Attributes:
-        start: Where its main branch begins: the images, preprocessed.
-        output: Where the backbone ends, its classifier included.
-        features: What the exits read of it, the last one's included.
-        input_shape: Height, width and channels of the backbone's images.
-        name: The backbone's name.
-        ends_in_classifier: Whether the last exit's classifier is the backbone's own.
-    """
-
-    start: keras.KerasTensor
-    output: keras.KerasTensor
-    features: tuple[keras.KerasTensor, ...]
-    input_shape: tuple[int, int, int]
-    name: str
-    ends_in_classifier: bool
-    controller: Controller | PaperController | ConfidenceThreshold
-    classifier: BranchClassifier | PaperClassifier
-    preprocessing: keras.layers.Layer | None
-    layer_macs: dict[str, int] | None
-
-    @functools.cached_property
-    def backbone(self) -> keras.Model:
-        """The backbone with all models nested in it laid open, names being unique."""
-        image = keras.Input(self.input_shape, name="image")
-        return graph.part(self.start, self.output, image, self.name)
 
 
 @keras.saving.register_keras_serializable("epnet_tf")
@@ -136,78 +101,29 @@ class EPNet(keras.Model):
         name: str = "epnet",
         **kwargs,
     ):
-        controller = controller or Controller()
-        classifier = classifier or BranchClassifier()
         main_branch.check_backbone(backbone)
         _check(num_classes, beta, beta_range)
-        preprocessing = as_layer(preprocessing)
-        image = x = keras.Input(backbone.input_shape[1:], name="image")
-        taken = _own_names(backbone, exits, beta_range)
-        if preprocessing is not None:
-            scaling = graph.rename(preprocessing, taken)
-            taken, x = taken | {scaling.name}, scaling(image)
-        (output,) = graph.inline(backbone, x, taken)
-        features, own = main_branch.split_classifier(output, num_classes)
-
-        def build_controller(number, channels):
-            return controller.build(
-                f"controller_{number:02d}", channels, num_classes, beta_range
-            )
-
-        @functools.cache
-        def head_macs(shape):
-            feature_map = keras.Input(shape)
-            statistics, logits = classifier.build(feature_map, 0, num_classes)
-            head = keras.Model(feature_map, logits)
-            stop = build_controller(0, statistics.shape[-1])
-            return sum((model_macs(head) | model_macs(stop)).values())
-
-        places = place_exits(
-            features,
-            exits,
-            head_cost=lambda tensor: head_macs(tensor.shape[1:]),
-            classifier_macs=features.shape[-1] * num_classes,
-            layer_macs=layer_macs,
+        heads = Heads(
+            num_classes,
+            classifier or BranchClassifier(),
+            controller or Controller(),
+            beta_range,
         )
-        places.append(Exit(graph.producer(features).operation.name, features))
+        preprocessing = as_layer(preprocessing)
+        parts = assemble(backbone, heads, exits, preprocessing, layer_macs)
+        super().__init__(parts.inputs, parts.outputs, name=name, **kwargs)
 
-        inputs: dict | keras.KerasTensor = image
-        beta_input = []
-        if beta_range:
-            inputs = {"image": image, "beta": keras.Input([1], name="beta")}
-            beta_input = [inputs["beta"]]
-        states, stops = {}, {}
-        for i, place in enumerate(places, start=1):
-            is_last = i == len(places)
-            kind = PaperClassifier() if is_last else classifier
-            pooled, logits = kind.build(place.features, i, num_classes)
-            states[f"logits_{i:02d}"] = logits
-            if not is_last:
-                states[f"pooled_{i:02d}"] = pooled
-                head = build_controller(i, pooled.shape[-1])
-                stops[f"stop_{i:02d}"] = head([pooled, logits, *beta_input])
-        logits = {k: v for k, v in states.items() if k.startswith("logits")}
-        super().__init__(inputs=inputs, outputs=logits | stops, name=name, **kwargs)
-
+        # In an object of its own, whose layers Keras does not track a second time.
+        self._parts = parts
         self.num_classes = num_classes
-        self.num_exits = len(places)
-        self.exit_layers = tuple(place.layer for place in places)
+        self.num_exits = len(parts.places)
+        self.exit_layers = tuple(place.layer for place in parts.places)
         self.beta = beta
         self.beta_range = (beta_range[0], beta_range[1]) if beta_range else None
         self.exit_macs: ExitCosts = exit_costs(self, layer_macs)
-        self._costs = self._own(costs)
-        self._parts = _Parts(
-            start=x,
-            output=output,
-            features=tuple(place.features for place in places),
-            input_shape=backbone.input_shape[1:],
-            name=backbone.name,
-            ends_in_classifier=own is not None,
-            controller=controller,
-            classifier=classifier,
-            preprocessing=preprocessing,
-            layer_macs=dict(layer_macs) if layer_macs else None,
-        )
+        check_layers(costs, self.exit_layers)
+        self._costs = costs
+        own = parts.classifier
         if own is not None:
             last = self.get_layer(f"logits_{self.num_exits:02d}")
             last.set_weights([own.kernel, own.bias])
@@ -271,8 +187,9 @@ class EPNet(keras.Model):
 
     @costs.setter
     def costs(self, costs: CostTable | None):
+        check_layers(costs, self.exit_layers)
         before = self.exit_costs.unit
-        self._costs, old = self._own(costs), self._costs
+        self._costs, old = costs, self._costs
         unit = self.exit_costs.unit
         if unit == before:
             return
@@ -283,20 +200,6 @@ class EPNet(keras.Model):
                 f"is per. Received: in {units.name(unit)}."
             )
         self.beta = None
-
-    def _own(self, costs: CostTable | None) -> CostTable | None:
-        """Costs, if they are of this network.
-
-        Raises:
-            ValueError: If they are of another one.
-        """
-        if costs is not None and costs.layers != self.exit_layers:
-            raise ValueError(
-                "Expected costs of this network's exits, after "
-                f"{', '.join(self.exit_layers)}. "
-                f"Received: of exits after {', '.join(costs.layers)}."
-            )
-        return costs
 
     @property
     def exit_costs(self) -> ExitCosts:
@@ -350,7 +253,7 @@ class EPNet(keras.Model):
         parts = self._parts
         found = [
             node.operation
-            for node in graph.ancestors([*parts.features, parts.output])
+            for node in graph.ancestors([*parts.features, parts.end])
             if isinstance(node.operation, keras.layers.Layer)
         ]
         if parts.ends_in_classifier:
@@ -414,10 +317,8 @@ class EPNet(keras.Model):
         """
         twin = self.with_new_controllers(beta_range=self.beta_range)
         twin.beta = self.beta
-        for node in self._controller_nodes():
-            name = node.operation.name
-            twin.get_layer(name).set_weights(node.operation.get_weights())
-        twin._freeze_heads(self._frozen_heads())
+        transfer.copy_controllers(self, twin)
+        transfer.freeze_heads(twin, transfer.frozen_heads(self))
         return twin
 
     def with_new_controllers(
@@ -436,15 +337,13 @@ class EPNet(keras.Model):
             ValueError: If a layer cannot be made again from its configuration.
         """
         twin = self._cloned(
-            controller=controller or self._parts.controller, beta_range=beta_range
+            controller=controller or self._parts.heads.controller, beta_range=beta_range
         )
         copying.copy_state(state_model(self), state_model(twin))
-        controllers = {node.operation.name for node in self._controller_nodes()}
-        twin._freeze_heads(
-            path
-            for path in self._frozen_heads()
-            if path.partition("/")[0] not in controllers
-        )
+        controllers = {controller.name for controller in transfer.controllers(self)}
+        frozen = transfer.frozen_heads(self)
+        kept = [path for path in frozen if path.partition("/")[0] not in controllers]
+        transfer.freeze_heads(twin, kept)
         return twin
 
     def with_new_classifiers(
@@ -464,12 +363,12 @@ class EPNet(keras.Model):
         Raises:
             ValueError: If a layer cannot be made again from its configuration.
         """
-        twin = self._cloned(classifier=classifier or self._parts.classifier)
+        twin = self._cloned(classifier=classifier or self._parts.heads.classifier)
         source, target = (split_state_model(model)[0] for model in (self, twin))
         copying.copy_state(source, target)
         last = f"logits_{self.num_exits:02d}"
         twin.get_layer(last).set_weights(self.get_layer(last).get_weights())
-        twin._freeze_heads({last} & set(self._frozen_heads()))
+        transfer.freeze_heads(twin, {last} & set(transfer.frozen_heads(self)))
         return twin
 
     def with_thresholds(
@@ -510,12 +409,12 @@ class EPNet(keras.Model):
     @property
     def confidence(self) -> tuple[float, ...] | None:
         """The exits' thresholds (`with_thresholds`); None of a model that learns."""
-        if not isinstance(self._parts.controller, ConfidenceThreshold):
+        if not isinstance(self._parts.heads.controller, ConfidenceThreshold):
             return None
         return tuple(1.0 - float(limit.numpy()[0]) for limit in self._limits())
 
     def _limits(self) -> list:
-        heads = [node.operation for node in self._controller_nodes()]
+        heads = transfer.controllers(self)
         return [head.get_layer("stop").limit for head in heads]
 
     def with_exits(self, names: Sequence[str]) -> "EPNet":
@@ -545,23 +444,9 @@ class EPNet(keras.Model):
             source._parts.backbone,
             exits=list(names),
             beta=self.beta,
-            costs=self._costs_with(names),
+            costs=self.costs and costs_with_exits(self.costs, names),
         )
-        numbers = {
-            f"_{self.exit_layers.index(layer) + 1:02d}": f"_{number:02d}"
-            for number, layer in enumerate(chosen.exit_layers, start=1)
-        }
-        renamed = {}
-        for layer in source.head_layers():
-            kind, ending = layer.name[:-3], layer.name[-3:]
-            if ending in numbers:
-                renamed[layer.name] = kind + numbers[ending]
-                own = chosen.get_layer(renamed[layer.name])
-                own.set_weights(layer.get_weights())
-        for path in self._frozen_heads():
-            head, *inner = path.split("/")
-            if head in renamed:
-                chosen._freeze_heads(["/".join([renamed[head], *inner])])
+        transfer.copy_heads(source, chosen)
         return chosen
 
     def costs_by_exits(self) -> Callable[[Sequence[int]], ExitCosts]:
@@ -575,17 +460,6 @@ class EPNet(keras.Model):
         if self.costs is None:
             return costs_by_exits(self, self._parts.layer_macs)
         return given_costs(self.costs)
-
-    def _costs_with(self, names: Sequence[str]) -> CostTable | None:
-        """The model's costs, as they would be with some of its exits and the last."""
-        if self.costs is None:
-            return None
-        kept = [k for k in self.exit_layers if k in (*names, self.exit_layers[-1])]
-        numbers = [self.exit_layers.index(layer) + 1 for layer in kept]
-        estimated = self.costs_by_exits()(numbers).with_controllers
-        return dataclasses.replace(
-            self.costs, layers=tuple(kept), costs=tuple(estimated.tolist()), p90=None
-        )
 
     def _cloned(self, **changes) -> "EPNet":
         """As `_made_anew`, on layers with weights of their own, not yet equal ones."""
@@ -601,8 +475,8 @@ class EPNet(keras.Model):
         parts = self._parts
         arguments = {
             "exits": list(self.exit_layers[:-1]),
-            "controller": parts.controller,
-            "classifier": parts.classifier,
+            "controller": parts.heads.controller,
+            "classifier": parts.heads.classifier,
             "preprocessing": parts.preprocessing,
             "beta_range": self.beta_range,
             "layer_macs": parts.layer_macs,
@@ -615,29 +489,9 @@ class EPNet(keras.Model):
 
     def head_layers(self) -> list:
         """The layers that are not the backbone's: classifiers and controllers."""
-        backbone = {
-            node.operation.name for node in graph.ancestors([self._parts.output])
-        }
+        nodes = graph.ancestors([self._parts.end])
+        backbone = {node.operation.name for node in nodes}
         return [layer for layer in self.layers if layer.name not in backbone]
-
-    def _controller_nodes(self) -> list:
-        stops = [k for k in self.output if k.startswith("stop_")]
-        return [graph.producer(self.output[stop]) for stop in stops]
-
-    def _frozen_heads(self) -> list[str]:
-        """Layers of heads that are not trained: `logits_01`, `controller_01/hidden`."""
-        frozen = []
-        for layer in self.head_layers():
-            inner = layer.layers if graph.is_graph(layer) else []
-            parts = {layer.name: layer} | {f"{layer.name}/{x.name}": x for x in inner}
-            frozen += [k for k, v in parts.items() if v.weights and not v.trainable]
-        return frozen
-
-    def _freeze_heads(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            head, _, inner = path.partition("/")
-            layer = self.get_layer(head)
-            (layer.get_layer(inner) if inner else layer).trainable = False
 
     def _run_through_graph(self, inputs, **kwargs):
         # Private to Keras, but the only place where its `clone_model`, which would
@@ -663,8 +517,8 @@ class EPNet(keras.Model):
             "backbone": serialize(parts.backbone),
             "num_classes": self.num_classes,
             "exits": list(self.exit_layers[:-1]),
-            "controller": serialize(parts.controller),
-            "classifier": serialize(parts.classifier),
+            "controller": serialize(parts.heads.controller),
+            "classifier": serialize(parts.heads.classifier),
             "preprocessing": serialize(parts.preprocessing),
             "beta": self.beta,
             "beta_range": self.beta_range,
@@ -673,7 +527,7 @@ class EPNet(keras.Model):
             "frozen": self.frozen,
             "name": self.name,
             "trainable": self.trainable,
-            "frozen_heads": self._frozen_heads(),
+            "frozen_heads": transfer.frozen_heads(self),
         }
 
     @classmethod
@@ -690,19 +544,8 @@ class EPNet(keras.Model):
         # Models saved before there was a choice have the paper's.
         config["classifier"] = config["classifier"] or PaperClassifier()
         model = cls(**config)
-        model._freeze_heads(frozen)
+        transfer.freeze_heads(model, frozen)
         return model
-
-
-def _own_names(backbone, exits, beta_range) -> set[str]:
-    """The names that an EPNet's own layers may get."""
-    if exits is None:
-        count = sum(1 for _ in graph.operations(backbone))
-    else:
-        count = len(exits) if isinstance(exits, Sequence) else exits
-    numbers = range(1, int(count) + 2)
-    heads = {f"{kind}_{i:02d}" for kind in _HEADS for i in numbers}
-    return heads | ({"image", "beta"} if beta_range else {"image"})
 
 
 def _check(num_classes, beta, beta_range):

@@ -8,6 +8,7 @@ validation states by the function that makes them.
 from epnet_tf.policies.backward_induction import backward_induction
 from epnet_tf.policies.folds import score_folded
 from epnet_tf.policies.learned import (
+    assign_controllers,
     controller_weights,
     epnet,
     epnet_matched,
@@ -32,6 +33,7 @@ from epnet_tf.policies.selection import select_exits
 __all__ = [
     "Policy",
     "Score",
+    "assign_controllers",
     "backward_induction",
     "branchynet",
     "branchynet_oracle",

@@ -7,6 +7,7 @@ import numpy as np
 
 from epnet_tf import objective
 from epnet_tf.model.states import ExitStates
+from epnet_tf.model.transfer import controllers
 from epnet_tf.policies.policy import Policy
 
 # The values of a controller's trainable and other variables, for each exit.
@@ -69,8 +70,16 @@ def controller_weights(model: keras.Model) -> ControllerWeights:
             [v.numpy() for v in controller.trainable_variables],
             [v.numpy() for v in controller.non_trainable_variables],
         )
-        for controller in _controllers(model)
+        for controller in controllers(model)
     ]
+
+
+def assign_controllers(model: keras.Model, weights: ControllerWeights) -> None:
+    """Gives the controllers what `controller_weights` had of others like them."""
+    for controller, (trainable, other) in zip(controllers(model), weights, strict=True):
+        own = controller.trainable_variables + controller.non_trainable_variables
+        for variable, value in zip(own, [*trainable, *other], strict=True):
+            variable.assign(value)
 
 
 def stop_logits(
@@ -92,7 +101,7 @@ def stop_logits(
     """
     inputs = [] if beta is None else [np.full([len(states), 1], beta, "float32")]
     stops = []
-    for i, controller in enumerate(_controllers(model)):
+    for i, controller in enumerate(controllers(model)):
         trainable, other = (
             weights[i]
             if weights
@@ -106,7 +115,3 @@ def stop_logits(
         )
         stops.append(np.asarray(stop))
     return np.concatenate(stops, axis=1)
-
-
-def _controllers(model: keras.Model) -> list[keras.Model]:
-    return [model.get_layer(f"controller_{i:02d}") for i in range(1, model.num_exits)]

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from epnet_tf import objective
+from epnet_tf.model import transfer
 from epnet_tf.training.trainer import ExitTrainer
 
 
@@ -42,9 +43,7 @@ class ControllerTrainer(ExitTrainer):
         if model.num_exits < 2:
             raise ValueError("Expected a model with 2 exits or more. Received: 1 exit.")
         check_betas(beta, model)
-        self.controllers = [
-            model.get_layer(f"controller_{i:02d}") for i in range(1, model.num_exits)
-        ]
+        self.controllers = transfer.controllers(model)
         self.costs = tuple(float(c) for c in model.exit_costs.with_controllers)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

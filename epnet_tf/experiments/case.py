@@ -145,59 +145,100 @@ def load_case(
     """
     workdir = pathlib.Path(workdir)
     config = _config(workdir)
-    own = given_costs(config)
-    costs = costs or own
-    # Those for other β do not replace the usual ones, which may be committed.
-    kept = ["controllers"] if costs is None else ["controllers", "costs"]
-    folder_name = "-".join([*kept, *(f"{beta:g}" for beta in betas)])
+    priced = costs or given_costs(config)
     dataset = load_dataset(config, data_dir)
-    same_unit = (own and own.unit) == (costs and costs.unit)
-    if same_unit and (config["dataset"] not in PLANS or costs is not None):
-        betas = betas or _betas_of(workdir, config)
-    plan = plan_for(config["dataset"], betas, costs)
-    if config["dataset"] not in PLANS:
-        plan = dataclasses.replace(plan, draws=draws_for(dataset))
-
-    def case(folder, config, plan, **more):
-        model_file = folder / "classifiers.keras"
-        model = keras.saving.load_model(model_file)
-        model.costs = costs
-        schedule = Schedule(**config["schedule"])
-        states = "unseen" if plan.draws == 1 else f"unseen {plan.draws} times"
-        if cross_fitted.applies(schedule, dataset):
-            states = f"cross-fitted, {states}"
-        return Case(
-            dataset,
-            model,
-            plan,
-            folder / folder_name,
-            recipe={
-                "states": states,
-                "classifiers": hashlib.sha256(model_file.read_bytes()).hexdigest(),
-                "validation_repeats": plan.validation_repeats,
-            }
-            | ({} if costs is None else {"costs": dataclasses.asdict(costs)}),
-            schedule=schedule,
-            seed=config["seed"],
-            controller_epochs=-(-schedule.controller_epochs // plan.draws),
-            seeds=seeds,
-            verbose=verbose,
-            **more,
-        )
-
+    plan = _plan(workdir, config, dataset, betas, priced)
+    loaded = functools.partial(
+        _loaded,
+        dataset=dataset,
+        costs=priced,
+        kept_in=_folder_name(betas, priced),
+        seeds=seeds,
+        verbose=verbose,
+    )
     own_paper, folder = None, workdir / "paper"
     # Costs in another unit were measured on the folder's network alone.
-    if folder.is_dir() and costs is None:
-        paper_config = _config(folder)
-        here, there = ((c["dataset"], c["seed"]) for c in (config, paper_config))
-        if here != there:
-            raise ValueError(
-                f"Expected a network for data set and seed {here} in '{folder}'. "
-                f"Received: {there}."
-            )
+    if folder.is_dir() and priced is None:
         papers = dataclasses.replace(plan, validation_repeats=plan.paper_repeats)
-        own_paper = case(folder, paper_config, papers)
-    return case(workdir, config, plan, own_paper=own_paper)
+        own_paper = loaded(folder, _papers_config(folder, config), papers)
+    return loaded(workdir, config, plan, own_paper=own_paper)
+
+
+def _loaded(
+    folder: pathlib.Path,
+    config: dict,
+    plan: Plan,
+    *,
+    dataset: data.Dataset,
+    costs: CostTable | None,
+    kept_in: str,
+    own_paper: Case | None = None,
+    **settings,
+) -> Case:
+    """The case of the network in one folder."""
+    file = folder / "classifiers.keras"
+    model = keras.saving.load_model(file)
+    model.costs = costs
+    schedule = Schedule(**config["schedule"])
+    states = "unseen" if plan.draws == 1 else f"unseen {plan.draws} times"
+    if cross_fitted.applies(schedule, dataset):
+        states = f"cross-fitted, {states}"
+    recipe = {
+        "states": states,
+        "classifiers": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "validation_repeats": plan.validation_repeats,
+    }
+    if costs is not None:
+        recipe["costs"] = dataclasses.asdict(costs)
+    return Case(
+        dataset,
+        model,
+        plan,
+        folder / kept_in,
+        recipe,
+        schedule,
+        config["seed"],
+        controller_epochs=-(-schedule.controller_epochs // plan.draws),
+        own_paper=own_paper,
+        **settings,
+    )
+
+
+def _plan(workdir, config: dict, dataset, betas, costs: CostTable | None) -> Plan:
+    """The data set's plan, for the β given or, without a plan, the experiment's own."""
+    name, own = config["dataset"], given_costs(config)
+    same_unit = (own and own.unit) == (costs and costs.unit)
+    if same_unit and (name not in PLANS or costs is not None):
+        betas = betas or _betas_of(workdir, config)
+    plan = plan_for(name, betas, costs)
+    if name in PLANS:
+        return plan
+    return dataclasses.replace(plan, draws=draws_for(dataset))
+
+
+def _folder_name(betas: tuple[float, ...], costs: CostTable | None) -> str:
+    """Where controllers are kept.
+
+    Those for other β or costs do not replace the usual ones, which may be committed.
+    """
+    usual = ["controllers"] if costs is None else ["controllers", "costs"]
+    return "-".join([*usual, *(f"{beta:g}" for beta in betas)])
+
+
+def _papers_config(folder: pathlib.Path, beside: dict) -> dict:
+    """The configuration of the network for the paper's controllers.
+
+    Raises:
+        ValueError: If it is for other data than the one beside it.
+    """
+    config = _config(folder)
+    here, there = ((c["dataset"], c["seed"]) for c in (beside, config))
+    if here != there:
+        raise ValueError(
+            f"Expected a network for data set and seed {here} in '{folder}'. "
+            f"Received: {there}."
+        )
+    return config
 
 
 def _config(workdir: pathlib.Path) -> dict:
@@ -295,6 +336,33 @@ def kept_controllers(
     file = pathlib.Path(folder) / f"{name}-{seed}.npz"
     weights, _ = _read(file)
     return dict(zip(json.loads(_recipe(file))["betas"], weights, strict=True))
+
+
+def kept_model(workdir: str | os.PathLike, beta: float, seed: int = 0) -> EPNet:
+    """A folder's network with controllers that its evaluation has kept.
+
+    Args:
+        workdir: Folder that `train.py` filled, and `evaluate.py` has controllers in.
+        beta: One of the β that they were trained for.
+        seed: The controllers' seed.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If there are no controllers for β.
+    """
+    workdir = pathlib.Path(workdir)
+    kept = kept_controllers(workdir / "controllers", "epnet", seed)
+    if beta not in kept:
+        raise ValueError(
+            f"Expected one of the beta with controllers in '{workdir}': "
+            f"{', '.join(f'{beta:g}' for beta in kept)}. Received: beta={beta:g}."
+        )
+    model = keras.saving.load_model(workdir / "classifiers.keras")
+    policies.assign_controllers(model, kept[beta])
+    model.beta = beta
+    return model
 
 
 def _train(case, model, betas, seed) -> tuple[list[ControllerWeights], float]:

@@ -98,25 +98,46 @@ def run(
     strategy = strategy or tf.distribute.get_strategy()
     metrics_file = workdir / "metrics.json"
     begun = _begun(workdir, config)
-    if begun:
-        same_costs = begun["costs"] == config.as_json()["costs"]
-        betas = tuple(begun["betas"]) if same_costs else ()
-        config = _filled(config, betas, begun["schedule"]["controller_epochs"])
+    config = _as_begun(config, begun)
     metrics = _finished(metrics_file) if begun == config.as_json() else None
     agree(team, "whether --workdir has the results", metrics is not None)
     if metrics is not None:
         return metrics
     dataset = load_dataset(config.as_json(), data_dir)
-    if not _has_betas(config):
-        model = untrained(config.schedule, dataset)
-        model.costs = config.costs
-        full = model.exit_costs.full
-        config = _filled(config, promised.betas_for_size(full))
-    config = _filled(config, controller_epochs=passes_for(len(dataset.train)))
+    config = _for_data(config, dataset)
     if begun != config.as_json():
         _check(workdir, config, dataset, strategy)
         if is_chief(strategy):
             _begin(workdir, config)
+    model = _first_stage(config, dataset, workdir, verbose, strategy, team)
+    states = _exit_states(config, model, dataset, workdir, verbose, team)
+    if states is not None:
+        _second_stage(config, model, dataset, states, workdir, verbose)
+        shutil.rmtree(workdir / _STATES, ignore_errors=True)
+    agree(team, "that metrics.json is written", True)
+    return json.loads(metrics_file.read_text())
+
+
+def _as_begun(config: Config, begun: dict | None) -> Config:
+    """The configuration with what it leaves open as it was when it was begun."""
+    if begun is None:
+        return config
+    same_costs = begun["costs"] == config.as_json()["costs"]
+    betas = tuple(begun["betas"]) if same_costs else ()
+    return _filled(config, betas, begun["schedule"]["controller_epochs"])
+
+
+def _for_data(config: Config, dataset: data.Dataset) -> Config:
+    """The configuration with what it leaves to data and network."""
+    if not _has_betas(config):
+        model = untrained(config.schedule, dataset)
+        model.costs = config.costs
+        config = _filled(config, promised.betas_for_size(model.exit_costs.full))
+    return _filled(config, controller_epochs=passes_for(len(dataset.train)))
+
+
+def _first_stage(config: Config, dataset, workdir, verbose, strategy, team) -> EPNet:
+    """The model with trained classifiers, at the exits that were asked for."""
     model = trained_classifiers(config, dataset, workdir, verbose, strategy, team)
     model.costs = config.costs
     count = exits_to_choose(config.schedule.exits)
@@ -125,16 +146,7 @@ def run(
         if is_chief(strategy):
             save_model(model, workdir / "classifiers.keras")
         agree(team, "that the chosen exits are written", True)
-    states: tuple[ExitStates | StoredStates, ExitStates, ExitStates] | None
-    if team is None:
-        states = _exit_states(config, model, dataset, workdir, verbose)
-    else:
-        states = _shared_exit_states(config, model, dataset, workdir, team, verbose)
-    if states is not None:
-        _second_stage(config, model, dataset, states, workdir, verbose)
-        shutil.rmtree(workdir / _STATES, ignore_errors=True)
-    agree(team, "that metrics.json is written", True)
-    return json.loads(metrics_file.read_text())
+    return model
 
 
 def _second_stage(config: Config, model, dataset, states, workdir, verbose) -> None:
@@ -171,12 +183,19 @@ def _chosen_exits(config: Config, model, count: int, dataset, verbose) -> EPNet:
 
 
 def _exit_states(
-    config: Config, model: EPNet, dataset: data.Dataset, workdir: pathlib.Path, verbose
-) -> tuple[ExitStates | StoredStates, ExitStates, ExitStates]:
-    """States of training, validation and test images.
+    config: Config,
+    model: EPNet,
+    dataset: data.Dataset,
+    workdir: pathlib.Path,
+    verbose,
+    team: Team | None,
+) -> tuple[ExitStates | StoredStates, ExitStates, ExitStates] | None:
+    """States of training, validation and test images; with a team, the chief's alone.
 
     Streamed training images may be many: their states are on disk.
     """
+    if team is not None:
+        return _shared_exit_states(config, model, dataset, workdir, verbose, team)
 
     def computed(split: data.Split) -> ExitStates:
         return compute_states(model, split.images, split.labels, verbose=verbose)
@@ -203,8 +222,8 @@ def _shared_exit_states(
     model: EPNet,
     dataset: data.Dataset,
     workdir: pathlib.Path,
-    team: Team,
     verbose,
+    team: Team,
 ) -> tuple[ExitStates, ExitStates, ExitStates] | None:
     """States of training, validation and test images, by several workers.
 
@@ -248,7 +267,7 @@ def _has_betas(config: Config) -> bool:
 def _filled(
     config: Config, betas: tuple[float, ...] = (), controller_epochs: int = 0
 ) -> Config:
-    """The configuration with what it leaves to data and network."""
+    """The configuration with β and passes where it leaves them open."""
     schedule = config.schedule
     if not schedule.controller_epochs:
         schedule = dataclasses.replace(schedule, controller_epochs=controller_epochs)

@@ -14,7 +14,6 @@ import pathlib
 import tempfile
 
 import jvm_times
-import keras
 import numpy as np
 from absl import flags
 
@@ -24,7 +23,7 @@ from epnet_tf.conversion import benchmark
 from epnet_tf.conversion.timing import Timing
 from epnet_tf.data import Dataset
 from epnet_tf.evaluation.markdown import table
-from epnet_tf.experiments.case import kept_controllers
+from epnet_tf.experiments.case import kept_model
 from epnet_tf.experiments.config import load_dataset
 from epnet_tf.experiments.plans import plan_for
 from epnet_tf.files import write_whole
@@ -67,10 +66,8 @@ def section(workdir: pathlib.Path) -> str:
     """The times of one network, in float32 and in int8."""
     config = json.loads((workdir / "config.json").read_text())
     dataset = load_dataset(config, _DATA_DIR.value)
-    model = keras.saving.load_model(workdir / "classifiers.keras")
     beta = plan_for(dataset.name).table_beta
-    assign(model, kept_controllers(workdir / "controllers", "epnet", seed=0)[beta])
-    model.beta = beta
+    model = kept_model(workdir, beta)
     found, said = {}, []
     for mode, name in _MODES.items():
         timings, share, accuracy = measured(model, dataset, mode)
@@ -83,19 +80,6 @@ def section(workdir: pathlib.Path) -> str:
         f"## {dataset.name}, LiteRT from Python\n\nPolicy for β = {beta:g}: "
         f"{', '.join(said)} of the validation images.\n\n{times_table(found)}"
     )
-
-
-def assign(model: EPNet, weights) -> None:
-    """Gives a model the controllers that an evaluation has kept."""
-    for i, (trainable, other) in enumerate(weights, start=1):
-        controller = model.get_layer(f"controller_{i:02d}")
-        pairs = (
-            (controller.trainable_variables, trainable),
-            (controller.non_trainable_variables, other),
-        )
-        for variables, values in pairs:
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
 
 
 def measured(

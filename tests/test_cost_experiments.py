@@ -20,7 +20,7 @@ from epnet_tf.runtime.runner import SegmentRunner
 from epnet_tf.tflite import joining
 
 ROOT = pathlib.Path(__file__).parents[1]
-BUNDLE = ROOT / "android_demo/app/src/main/assets/bundles/maxmin-4e-07"
+BUNDLE = ROOT / "android_demo/app/src/main/assets/bundles/maxmin-1e-06"
 # A power of two, so that β per millisecond times milliseconds rounds as in MACs.
 MACS_PER_MS = 1024.0
 

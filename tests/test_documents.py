@@ -26,7 +26,7 @@ from PIL import Image
 from test_android_device_report import REPORT
 
 ROOT = pathlib.Path(__file__).parents[1]
-BUNDLE = ROOT / "android_demo/app/src/main/assets/bundles/maxmin-4e-07"
+BUNDLE = ROOT / "android_demo/app/src/main/assets/bundles/maxmin-1e-06"
 NOT_RUN = "not run by our tests: "
 # What happens to the blocks of these languages; others are not run, and say why.
 RUN = ("sh", "python", "json", "text")

@@ -148,6 +148,23 @@ def test_controllers_are_kept_for_one_recipe(model, tmp_path):
         )
 
 
+def test_a_model_with_the_controllers_that_were_kept(model, tmp_path):
+    model.save(tmp_path / "classifiers.keras")
+    weights = policies.controller_weights(model)
+    doubled = [([2 * w for w in trained], rest) for trained, rest in weights]
+    recipe = json.dumps({"betas": [1e-6, 4e-6]})
+    file = tmp_path / "controllers" / "epnet-0.npz"
+    case._write(file, recipe, [weights, doubled], 1.5)
+    found = case.kept_model(tmp_path, 4e-6)
+    assert found.beta == 4e-6
+    kept = policies.controller_weights(found)
+    for (trained, _), (own, _) in zip(kept, weights, strict=True):
+        for value, before in zip(trained, own, strict=True):
+            np.testing.assert_allclose(value, 2 * before, rtol=2e-3, atol=1e-6)
+    with pytest.raises(ValueError, match=r"1e-06, 4e-06\. Received: beta=2e-06"):
+        case.kept_model(tmp_path, 2e-6)
+
+
 def test_other_controllers_on_the_same_exits(model):
     twin = model.with_new_controllers(epnet_tf.PaperController((5,), (4, 1)))
     images, labels = small_images(20)

@@ -185,7 +185,7 @@ def test_the_commands_say_the_same(python, tmp_path):
     report = tmp_path / "benchmark.json"
     report.write_text(json.dumps(REPORT))
     for command in (
-        ["epnet_tf.run", BUNDLES / "maxmin-4e-07", *PICTURES],
+        ["epnet_tf.run", BUNDLES / "maxmin-1e-06", *PICTURES],
         ["epnet_tf.device_report", report],
     ):
         alone, full = (

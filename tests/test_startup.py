@@ -13,7 +13,7 @@ import pytest
 from epnet_tf import extras
 
 ROOT = pathlib.Path(__file__).parents[1]
-BUNDLE = ROOT / "android_demo/app/src/main/assets/bundles/maxmin-4e-07"
+BUNDLE = ROOT / "android_demo/app/src/main/assets/bundles/maxmin-1e-06"
 # Each with what it needs to get past its flags.
 TRAINING = {
     "train.py": ["--workdir=w"],

@@ -81,7 +81,7 @@ class PicturesTest {
     /** The input of a bundle for images of this [shape]; its segments are never run. */
     private fun inputOf(shape: JSONArray, crop: Boolean): InputSpec {
         val bundle = folder.newFolder()
-        assertTrue(File("src/main/assets/bundles/maxmin-4e-07").copyRecursively(bundle, true))
+        assertTrue(File("src/main/assets/bundles/maxmin-1e-06").copyRecursively(bundle, true))
         File(bundle, "epnet.json.sha256").delete()
         val manifest = File(bundle, "epnet.json")
         val json = JSONObject(manifest.readText())

@@ -201,7 +201,7 @@ def budgets(trained: Trained) -> tuple[list[tuple[dict, Contender]], list[str]]:
         keep.
     """
     model = trained.model
-    sweep, tried = promised.candidates(model, trained.train, trained.epochs, verbose=0)
+    sweeps, tried = promised.candidates(model, trained.train, trained.epochs, verbose=0)
     found, refused = [], []
     for i, text in enumerate(_BUDGETS):
         try:
@@ -210,7 +210,7 @@ def budgets(trained: Trained) -> tuple[list[tuple[dict, Contender]], list[str]]:
             refused.append(f"{text}: {error}\n")
             continue
         for promise, choice in chosen:
-            sweep.assign(beta=choice.parameter)
+            sweeps[choice.parameter].assign(beta=choice.parameter)
             found.append((promise, contender(trained, f"budget-{i + 1}", model.costs)))
     return found, refused
 

@@ -10,7 +10,7 @@ from small_models import costing, small_epnet, small_images
 from test_pretrained_experiment import config_for, inputs  # noqa: F401
 
 import epnet_tf
-from epnet_tf import data, objective
+from epnet_tf import data, objective, policies
 from epnet_tf.data import vary_photos
 from epnet_tf.evaluation import reports
 from epnet_tf.experiments import config, experiment, promised
@@ -89,7 +89,7 @@ def test_betas_that_keep_promises(inputs):  # noqa: F811
         for part in (slice(300), slice(300, None))
     )
     chosen = dataclasses.replace(
-        config_for(inputs, controller_epochs=150),
+        config_for(inputs, controller_epochs=60),
         budgets=("95%",),
         accuracy_drops=(20.0,),
     )
@@ -103,6 +103,31 @@ def test_betas_that_keep_promises(inputs):  # noqa: F811
     assert drop["validation"] < 20.0 == drop["limit"]
     text = promised.table([limit, drop])
     assert "at most 95% multiply-adds" in text and "at most 20 points lost" in text
+
+
+def test_betas_between_policies_that_are_far_apart():
+    # Two steps of 5% and a bit need two more β, one step none.
+    between = promised.betas_between([8e-6, 1e-6, 9e-7], [0.2, 0.32, 0.37])
+    np.testing.assert_allclose(between, [4e-6, 2e-6])
+    assert not promised.betas_between([2.0, 1.0], [0.5, 0.5]).size
+
+
+def test_candidates_are_tried_where_policies_jump(monkeypatch):
+    images, labels = small_images(200)
+    model = small_epnet()
+    train = compute_states(model, images, labels, verbose=0)
+    monkeypatch.setattr(promised, "_COUNT", 2)
+    sweeps, found = promised.candidates(model, train, epochs=20, verbose=0)
+    full = model.exit_costs.full
+    betas = list(found)
+    assert betas == sorted(sweeps, reverse=True) and len(betas) > 2
+    assert betas[0] == float(f"{100 / full:.1e}")
+    assert betas[-1] == float(f"{0.3 / full:.1e}")
+    for beta in betas:
+        sweeps[beta].assign(beta=beta)
+        np.testing.assert_array_equal(
+            policies.epnet(model).decide(train), found[beta].decide(train)
+        )
 
 
 def test_without_a_beta_the_network_says(inputs, tmp_path):  # noqa: F811

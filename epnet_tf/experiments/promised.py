@@ -1,5 +1,9 @@
 """Cost sensitivities for people: from a network's size, a budget or a loss allowed."""
 
+import itertools
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from epnet_tf import policies
@@ -14,6 +18,8 @@ from epnet_tf.training.sweep import ControllerSweep, train_controllers
 _POINTS = (3.0, 10.0)
 # And at those that are tried for a promise.
 _LEAST, _MOST, _COUNT = 0.3, 100.0, 12
+# How far apart, as a share of the plain network, what neighbours take should be.
+_STEP = 0.05
 
 
 def betas_for_size(full: float) -> tuple[float, ...]:
@@ -34,8 +40,13 @@ def candidates(
     epochs: int,
     seed: int = 0,
     verbose="auto",
-) -> tuple[ControllerSweep, budget.Candidates]:
-    """Trains controllers for a dozen β side by side.
+) -> tuple[dict[float, ControllerSweep], budget.Candidates]:
+    """Trains controllers for a dozen β side by side, and then for β between them.
+
+    Where no exits are worth their cost, policies jump: a little lower a β, and the mean
+    image takes twice as much. So β are tried between those whose policies take amounts
+    that are far apart on the training images; validation images have no say, else
+    what is promised on them is void.
 
     Args:
         model: The `EPNet` with trained classifiers.
@@ -45,20 +56,57 @@ def candidates(
         verbose: As in `keras.Model.fit`.
 
     Returns:
-        The sweep, which can assign any of them to the model, and their policies by β.
+        The sweep by β that can assign its controllers to the model, and the policies by
+        β, the highest first.
     """
     full = model.exit_costs.full
-    # Rounded, as folders are named after them.
-    betas = [float(f"{b / full:.1e}") for b in np.geomspace(_MOST, _LEAST, _COUNT)]
-    sweep = train_controllers(
-        model, train, betas, seed=seed, epochs=epochs, verbose=verbose
-    )
-    found = {}
-    for beta in betas:
-        sweep.assign(beta=beta)
-        weights = policies.controller_weights(model)
-        found[beta] = policies.epnet(model, weights=weights)
-    return sweep, found
+    sweeps: dict[float, ControllerSweep] = {}
+    found: dict[float, policies.Policy] = {}
+
+    def train_for(wanted: np.ndarray) -> None:
+        # Rounded, as folders are named after them.
+        betas = sorted({float(f"{b:.1e}") for b in wanted} - found.keys(), reverse=True)
+        if not betas:
+            return
+        sweep = train_controllers(
+            model, train, betas, seed=seed, epochs=epochs, verbose=verbose
+        )
+        for beta in betas:
+            sweep.assign(beta=beta)
+            weights = policies.controller_weights(model)
+            sweeps[beta] = sweep
+            found[beta] = policies.epnet(model, weights=weights)
+
+    train_for(np.geomspace(_MOST, _LEAST, _COUNT) / full)
+    shares = [_mean_cost(policy, train) / full for policy in found.values()]
+    train_for(betas_between(list(found), shares))
+    return sweeps, dict(sorted(found.items(), reverse=True))
+
+
+def betas_between(betas: Sequence[float], shares: Sequence[float]) -> np.ndarray:
+    """β where policies of neighbouring β take amounts that are far apart.
+
+    Args:
+        betas: The β tried, the highest first.
+        shares: What the policy of each takes, as a share of the plain network.
+
+    Returns:
+        As many more, evenly between two neighbours on a logarithmic scale, as make
+        the steps 5% if what they take lies evenly too.
+    """
+    between = [np.empty(0)]
+    pairs = zip(itertools.pairwise(betas), itertools.pairwise(shares), strict=True)
+    for (high, low), (less, more) in pairs:
+        steps = max(math.ceil(abs(more - less) / _STEP), 1)
+        between.append(np.geomspace(high, low, steps + 1)[1:-1])
+    return np.concatenate(between)
+
+
+def _mean_cost(policy: policies.Policy, states: ExitStates | StoredStates) -> float:
+    """What an image takes on average."""
+    parts = states.parts() if isinstance(states, StoredStates) else [states]
+    exits = np.concatenate([policy.decide(part) for part in parts])
+    return float(policy.costs[exits - 1].mean())
 
 
 def betas_that_keep(
@@ -70,8 +118,9 @@ def betas_that_keep(
 ) -> list[dict]:
     """Finds a β for each promise of a configuration.
 
-    Controllers are trained for a dozen β side by side, and those are taken that go
-    furthest while the promise holds with confidence 95% (`policies.budget`).
+    Controllers are trained for a dozen β and some between them (`candidates`), and
+    those are taken that go furthest while the promise holds with confidence 95%
+    (`policies.budget`).
 
     Args:
         config: The configuration.

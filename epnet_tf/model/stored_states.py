@@ -49,7 +49,11 @@ class StoredStates:
 
     def load(self) -> ExitStates:
         """All of them in memory, in single precision."""
-        return joined([_read(shard) for shard in self._shards])
+        return joined(list(self.parts()))
+
+    def parts(self) -> Iterator[ExitStates]:
+        """All of them in single precision, shard by shard."""
+        return map(_read, self._shards)
 
     def batches(self, batch_size: int, seed: int) -> tf.data.Dataset:
         """Endless shuffled batches, as a `ControllerSweep` is trained on.

@@ -1,12 +1,12 @@
 """What ways to train stage one are worth, each against the plain sum, in one run.
 
-    python benchmarks/stage_one.py --folder=models/cifar10 --workdir=runs/stage-one
+    python benchmarks/stage_one.py --folder=models/cifar10/paper --workdir=runs/one
 
 Every option goes on from the trained main branch of the folder, with new branch
-classifiers, by the same schedule, seed and images. The table has each exit's accuracy
-on the validation images, and below it, for three β, the benefit of a softmax threshold
-per exit, tuned on one half of these images and scored on the other, both ways. Rows are
-printed as they get done, and kept in the workdir with the networks: run again, it
+classifiers, by the same schedule, seed and images. The table, `stage_one.md` in
+--results, has each exit's accuracy on the validation images, and, for three β, the
+benefit of a softmax threshold per exit, tuned on four fifths of these images and scored
+on the rest, five times. Rows are kept in the workdir with the networks: run again, it
 resumes.
 """
 
@@ -15,18 +15,26 @@ import json
 import pathlib
 
 import keras
-import numpy as np
 from absl import flags
 from keras import layers, ops
 
 from epnet_tf import cli, data, policies
+from epnet_tf.evaluation import markdown
 from epnet_tf.files import write_whole
-from epnet_tf.model import BranchClassifier, EPNet, PaperClassifier, compute_states
+from epnet_tf.model import (
+    BranchClassifier,
+    EPNet,
+    ExitStates,
+    PaperClassifier,
+    compute_states,
+)
+from epnet_tf.model.cost import ExitCosts
 from epnet_tf.training import ClassifierTrainer
 
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of train.py to go on from.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the rows of the table.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
+_RESULTS = flags.DEFINE_string("results", "results", "Folder for the table.")
 _EPOCHS = flags.DEFINE_integer("epochs", 3, "Epochs of each option.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.03, "Highest learning rate.")
 _BETA = flags.DEFINE_multi_float("beta", [5e-7, 2.5e-6, 5e-6], "Cost sensitivities.")
@@ -117,7 +125,7 @@ OPTIONS = {
     "averaged weights": (
         BranchClassifier(),
         ClassifierTrainer,
-        {"use_ema": True, "ema_momentum": 0.999},
+        {"use_ema": True, "ema_momentum": 0.99},
         None,
     ),
     "label smoothing": (BranchClassifier(), Smoothed, {}, None),
@@ -127,29 +135,42 @@ OPTIONS = {
 
 
 def main(_) -> None:
-    """Trains with every option, and prints the table row by row."""
+    """Trains with every option, and writes the table."""
     folder, workdir = pathlib.Path(_FOLDER.value), pathlib.Path(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)
     config = json.loads((folder / "config.json").read_text())
     dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
     trained = keras.saving.load_model(folder / "classifiers.keras")
-    head = "".join(f"{f'exit {i + 1}':>9}" for i in range(trained.num_exits))
-    print(f"{'':18}{head}" + "".join(f"{f'β={b:g}':>11}" for b in _BETA.value))
+    rows = {}
     for option in _OPTION.value or OPTIONS:
         file = workdir / f"{option}.json"
-        if file.exists():
-            row = json.loads(file.read_text())
-        else:
+        if not file.exists():
             model, row = _row(option, trained, dataset, config["schedule"])
             with write_whole(file.with_suffix(".keras")) as path:
                 model.save(path)
             with write_whole(file) as path:
                 path.write_text(json.dumps(row))
-        accuracies, benefits = row
-        cells = "".join(f"{a:9.2f}" for a in accuracies)
-        print(
-            f"{option:18}{cells}" + "".join(f"{b:11.2f}" for b in benefits), flush=True
-        )
+        rows[option] = accuracies, benefits = json.loads(file.read_text())
+        print(option, *(f"{v:.2f}" for v in (*accuracies, *benefits)), flush=True)
+    with write_whole(pathlib.Path(_RESULTS.value) / "stage_one.md") as path:
+        path.write_text(_text(rows, trained.num_exits, config["dataset"]))
+
+
+def _text(rows: dict, num_exits: int, dataset: str) -> str:
+    """The table, as Markdown."""
+    lines = []
+    for option, (accuracies, benefits) in rows.items():
+        cells = [f"{value:.1f}" for value in accuracies]
+        lines.append([option, *cells, *(f"{value:.2f}" for value in benefits)])
+    head = ["", *map(str, range(1, num_exits + 1)), *(f"β={b:g}" for b in _BETA.value)]
+    return (
+        f"# Ways to train stage one, {dataset}\n\nEach for {_EPOCHS.value} epochs "
+        f"(highest learning rate {_LEARNING_RATE.value:g}) from the same trained main "
+        "branch, with new branch classifiers, in one run of `benchmarks/stage_one.py`. "
+        "On validation images: per cent that each exit is right on, and the benefit of "
+        "a softmax threshold per exit, tuned and scored on different ones.\n\n"
+        + markdown.table(head, lines)
+    )
 
 
 def _row(option: str, trained: EPNet, dataset: data.Dataset, schedule: dict):
@@ -195,19 +216,11 @@ def _row(option: str, trained: EPNet, dataset: data.Dataset, schedule: dict):
     return model, [(100 * states.correct.mean(axis=0)).tolist(), benefits]
 
 
-def _benefit(states, costs, beta: float) -> float:
-    """Of a threshold per exit, tuned on each half of states, scored on the other."""
-    halves = [states.take(slice(k, None, 2)) for k in (0, 1)]
-    return float(
-        np.mean(
-            [
-                policies.score(
-                    policies.softmax_per_exit(tuned, costs, beta), scored
-                ).benefit(beta)
-                for tuned, scored in (halves, halves[::-1])
-            ]
-        )
-    )
+def _benefit(states: ExitStates, costs: ExitCosts, beta: float) -> float:
+    """Of a softmax threshold per exit, tuned on some images, scored on others."""
+    return policies.score_folded(
+        lambda tuned: policies.softmax_per_exit(tuned, costs, beta), states
+    ).benefit(beta)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,165 @@
+"""Whether main branch and heads trained on for the benefit are worth more.
+
+    python benchmarks/finetuning.py --folder=models/cifar10 --workdir=runs/finetuning
+
+After the controllers, all is trained on with each image's cross-entropies weighted by
+the probability that it leaves there, floor + (1 − floor) · N · q_i with q stopped, and
+controllers are trained anew. Against it stands as long a training with the plain sum:
+floor 1. The table has, for each β and floor, the exits' accuracies on the validation
+images, and the benefit there of controllers (trained on training images, varied anew)
+and of a softmax threshold per exit (tuned on four fifths, scored on the rest, five
+times). Rows are kept in the workdir: run again, it resumes.
+"""
+
+import json
+import pathlib
+
+import keras
+from absl import flags
+from keras import ops
+
+from epnet_tf import cli, data, objective, policies
+from epnet_tf.experiments.config import passes_for
+from epnet_tf.files import write_whole
+from epnet_tf.model import EPNet, ExitStates, compute_states
+from epnet_tf.training import ClassifierTrainer, train_controllers
+
+_FOLDER = flags.DEFINE_string("folder", None, "Folder of train.py to go on from.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the rows of the table.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
+_EPOCHS = flags.DEFINE_integer("epochs", 3, "Epochs of each row.", lower_bound=1)
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.01, "Highest learning rate.")
+_BETA = flags.DEFINE_multi_float("beta", [2.5e-6, 5e-6], "Cost sensitivities.")
+_FLOOR = flags.DEFINE_multi_float("floor", [1.0, 0.1], "Of the weights; 1: plain sum.")
+_STATES = flags.DEFINE_integer(
+    "states", 20_000, "Training images for controllers.", lower_bound=1
+)
+
+
+class BenefitTrainer(ClassifierTrainer):
+    """Weighs each image's cross-entropies by where its controllers let it leave.
+
+    Args:
+        model: The `EPNet`, its controllers trained.
+        floor: Weight of exits that an image never leaves through; 1 for the plain sum.
+        **kwargs: Arguments of `ClassifierTrainer`.
+    """
+
+    def __init__(self, model: EPNet, floor: float, **kwargs):
+        super().__init__(model, **kwargs)
+        self.floor = floor
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """The weighted sum of the exits' cross-entropies, mean over the batch."""
+        targets, logits = self.targets(y), self.logits(y_pred)
+        stops = [
+            self.model.get_layer(f"controller_{i:02d}")(
+                [y_pred[f"pooled_{i:02d}"], logits[i - 1]], training=False
+            )
+            for i in range(1, self.model.num_exits)
+        ]
+        q = ops.exp(objective.log_exit_distribution(ops.concatenate(stops, axis=-1)))
+        spread = (1 - self.floor) * self.model.num_exits
+        weights = self.floor + spread * ops.stop_gradient(q)
+        losses = [
+            ops.categorical_crossentropy(targets, z, from_logits=True) for z in logits
+        ]
+        return self.mean_loss(
+            ops.sum(weights * ops.stack(losses, axis=-1), axis=-1), sample_weight
+        )
+
+
+def main(_) -> None:
+    """Prints the rows: as it is, and for each β with every floor."""
+    folder, workdir = pathlib.Path(_FOLDER.value), pathlib.Path(_WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
+    rows = [(beta, floor) for beta in _BETA.value for floor in (None, *_FLOOR.value)]
+    for beta, floor in rows:
+        file = workdir / f"{beta:g}-{floor}.json"
+        if not file.exists():
+            model = keras.saving.load_model(folder / "classifiers.keras")
+            row = _row(model, beta, floor, dataset, config["schedule"])
+            with write_whole(file) as path:
+                path.write_text(json.dumps(row))
+        accuracies, controllers, thresholds = json.loads(file.read_text())
+        name = "before" if floor is None else f"floor {floor:g}"
+        cells = "".join(f"{a:7.2f}" for a in accuracies)
+        print(
+            f"β={beta:<9g}{name:11}{cells}  controllers {controllers:.2f}  "
+            f"thresholds {thresholds:.2f}",
+            flush=True,
+        )
+
+
+def _row(model: EPNet, beta: float, floor: float | None, dataset, schedule: dict):
+    """Exits' accuracies, benefit of controllers and of thresholds."""
+    train, validation = _states(model, dataset)
+    _learn(model, train, beta)
+    if floor is not None:
+        _fine_tune(model, floor, dataset, schedule)
+        train, validation = _states(model, dataset)
+        _learn(model, train, beta)
+    return (
+        (100 * validation.correct.mean(axis=0)).tolist(),
+        policies.score(policies.epnet(model), validation).benefit(beta),
+        policies.score_folded(
+            lambda tuned: policies.softmax_per_exit(tuned, model.exit_costs, beta),
+            validation,
+        ).benefit(beta),
+    )
+
+
+def _states(model: EPNet, dataset: data.Dataset) -> tuple[ExitStates, ExitStates]:
+    """States of training images, varied anew, and of validation images."""
+    unseen, validation = dataset.unseen(), dataset.validation
+    count = min(_STATES.value, len(unseen))
+    return (
+        compute_states(model, unseen.images[:count], unseen.labels[:count], verbose=0),
+        compute_states(model, validation.images, validation.labels, verbose=0),
+    )
+
+
+def _learn(model: EPNet, train: ExitStates, beta: float) -> None:
+    """Trains controllers for a β."""
+    sweep = train_controllers(
+        model, train, [beta], epochs=passes_for(len(train)), verbose=0
+    )
+    sweep.assign(beta=beta)
+
+
+def _fine_tune(model: EPNet, floor: float, dataset: data.Dataset, schedule) -> None:
+    """Trains main branch and heads on, in gradient equilibrium."""
+    keras.utils.set_random_seed(0)
+    steps = data.steps_per_epoch(dataset.train, schedule["batch_size"])
+    optimizer = keras.optimizers.SGD(
+        keras.optimizers.schedules.CosineDecay(
+            _LEARNING_RATE.value, steps * _EPOCHS.value
+        ),
+        momentum=0.9,
+        weight_decay=schedule["weight_decay"],
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    trainer = BenefitTrainer(model, floor, equilibrium=True)
+    trainer.compile(optimizer)
+    trainer.fit(
+        data.training_pipeline(
+            dataset.train,
+            schedule["batch_size"],
+            seed=0,
+            augment=dataset.augment,
+            recompose=dataset.recompose if schedule["recompose"] else None,
+        ),
+        steps_per_epoch=steps,
+        epochs=_EPOCHS.value,
+        shuffle=False,
+        verbose=0,
+    )
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["folder", "workdir"])
+    cli.run(main)

@@ -21,7 +21,8 @@ from keras import ops
 from epnet_tf import cli, data, objective, policies
 from epnet_tf.experiments.config import passes_for
 from epnet_tf.files import write_whole
-from epnet_tf.model import EPNet, ExitStates, compute_states
+from epnet_tf.model import EPNet, compute_states
+from epnet_tf.model.loading import save_model
 from epnet_tf.training import ClassifierTrainer, train_controllers
 
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of train.py to go on from.")
@@ -79,14 +80,20 @@ def main(_) -> None:
     dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
     rows = [(beta, floor) for beta in _BETA.value for floor in (None, *_FLOOR.value)]
     for beta, floor in rows:
-        file = workdir / f"{beta:g}-{floor}.json"
+        name = "before" if floor is None else f"floor {floor:g}"
+        file = workdir / f"{name}, {beta:g}.json"
         if not file.exists():
-            model = keras.saving.load_model(folder / "classifiers.keras")
-            row = _row(model, beta, floor, dataset, config["schedule"])
+            # The plain sum knows nothing of β.
+            network = workdir / f"{name}{'' if floor == 1 else f', {beta:g}'}.keras"
+            if not network.exists():
+                model = keras.saving.load_model(folder / "classifiers.keras")
+                if floor is not None:
+                    _fine_tune(model, beta, floor, dataset, config["schedule"])
+                save_model(model, network)
+            row = _row(keras.saving.load_model(network), beta, dataset)
             with write_whole(file) as path:
                 path.write_text(json.dumps(row))
         accuracies, controllers, thresholds = json.loads(file.read_text())
-        name = "before" if floor is None else f"floor {floor:g}"
         cells = "".join(f"{a:7.2f}" for a in accuracies)
         print(
             f"β={beta:<9g}{name:11}{cells}  controllers {controllers:.2f}  "
@@ -95,14 +102,11 @@ def main(_) -> None:
         )
 
 
-def _row(model: EPNet, beta: float, floor: float | None, dataset, schedule: dict):
+def _row(model: EPNet, beta: float, dataset: data.Dataset):
     """Exits' accuracies, benefit of controllers and of thresholds."""
-    train, validation = _states(model, dataset)
-    _learn(model, train, beta)
-    if floor is not None:
-        _fine_tune(model, floor, dataset, schedule)
-        train, validation = _states(model, dataset)
-        _learn(model, train, beta)
+    _learn(model, beta, dataset)
+    split = dataset.validation
+    validation = compute_states(model, split.images, split.labels, verbose=0)
     return (
         (100 * validation.correct.mean(axis=0)).tolist(),
         policies.score(policies.epnet(model), validation).benefit(beta),
@@ -113,26 +117,25 @@ def _row(model: EPNet, beta: float, floor: float | None, dataset, schedule: dict
     )
 
 
-def _states(model: EPNet, dataset: data.Dataset) -> tuple[ExitStates, ExitStates]:
-    """States of training images, varied anew, and of validation images."""
-    unseen, validation = dataset.unseen(), dataset.validation
+def _learn(model: EPNet, beta: float, dataset: data.Dataset) -> None:
+    """Trains controllers for a β, on training images, varied anew."""
+    unseen = dataset.unseen()
     count = min(_STATES.value, len(unseen))
-    return (
-        compute_states(model, unseen.images[:count], unseen.labels[:count], verbose=0),
-        compute_states(model, validation.images, validation.labels, verbose=0),
+    train = compute_states(
+        model, unseen.images[:count], unseen.labels[:count], verbose=0
     )
-
-
-def _learn(model: EPNet, train: ExitStates, beta: float) -> None:
-    """Trains controllers for a β."""
     sweep = train_controllers(
         model, train, [beta], epochs=passes_for(len(train)), verbose=0
     )
     sweep.assign(beta=beta)
 
 
-def _fine_tune(model: EPNet, floor: float, dataset: data.Dataset, schedule) -> None:
+def _fine_tune(
+    model: EPNet, beta: float, floor: float, dataset: data.Dataset, schedule: dict
+) -> None:
     """Trains main branch and heads on, in gradient equilibrium."""
+    if floor < 1:
+        _learn(model, beta, dataset)
     keras.utils.set_random_seed(0)
     steps = data.steps_per_epoch(dataset.train, schedule["batch_size"])
     optimizer = keras.optimizers.SGD(

@@ -5,10 +5,10 @@
 After the controllers, all is trained on with each image's cross-entropies weighted by
 the probability that it leaves there, floor + (1 − floor) · N · q_i with q stopped, and
 controllers are trained anew. Against it stands as long a training with the plain sum:
-floor 1. The table has, for each β and floor, the exits' accuracies on the validation
-images, and the benefit there of controllers (trained on training images, varied anew)
-and of a softmax threshold per exit (tuned on four fifths, scored on the rest, five
-times). Rows are kept in the workdir: run again, it resumes.
+floor 1. The table, `finetuning.md` in --results, has, for each β and floor, the exits'
+accuracies on the validation images, and the benefit there of controllers (trained on
+training images, varied anew) and of a softmax threshold per exit (tuned on four fifths,
+scored on the rest, five times). Rows are kept in the workdir: run again, it resumes.
 """
 
 import json
@@ -19,6 +19,7 @@ from absl import flags
 from keras import ops
 
 from epnet_tf import cli, data, objective, policies
+from epnet_tf.evaluation import markdown
 from epnet_tf.experiments.config import passes_for
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, compute_states
@@ -28,6 +29,7 @@ from epnet_tf.training import ClassifierTrainer, train_controllers
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of train.py to go on from.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the rows of the table.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
+_RESULTS = flags.DEFINE_string("results", "results", "Folder for the table.")
 _EPOCHS = flags.DEFINE_integer("epochs", 3, "Epochs of each row.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.01, "Highest learning rate.")
 _BETA = flags.DEFINE_multi_float("beta", [2.5e-6, 5e-6], "Cost sensitivities.")
@@ -73,13 +75,14 @@ class BenefitTrainer(ClassifierTrainer):
 
 
 def main(_) -> None:
-    """Prints the rows: as it is, and for each β with every floor."""
+    """For each β, as it is and with every floor; writes the table."""
     folder, workdir = pathlib.Path(_FOLDER.value), pathlib.Path(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)
     config = json.loads((folder / "config.json").read_text())
     dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
-    rows = [(beta, floor) for beta in _BETA.value for floor in (None, *_FLOOR.value)]
-    for beta, floor in rows:
+    wanted = [(beta, floor) for beta in _BETA.value for floor in (None, *_FLOOR.value)]
+    rows = []
+    for beta, floor in wanted:
         name = "before" if floor is None else f"floor {floor:g}"
         file = workdir / f"{name}, {beta:g}.json"
         if not file.exists():
@@ -94,12 +97,25 @@ def main(_) -> None:
             with write_whole(file) as path:
                 path.write_text(json.dumps(row))
         accuracies, controllers, thresholds = json.loads(file.read_text())
-        cells = "".join(f"{a:7.2f}" for a in accuracies)
-        print(
-            f"β={beta:<9g}{name:11}{cells}  controllers {controllers:.2f}  "
-            f"thresholds {thresholds:.2f}",
-            flush=True,
-        )
+        cells = [*(f"{a:.1f}" for a in accuracies), f"{controllers:.2f}"]
+        rows.append([f"{beta:g}", name, *cells, f"{thresholds:.2f}"])
+        print(*rows[-1], flush=True)
+    with write_whole(pathlib.Path(_RESULTS.value) / "finetuning.md") as path:
+        path.write_text(_text(rows, config["dataset"]))
+
+
+def _text(rows: list[list[str]], dataset: str) -> str:
+    """The table, as Markdown."""
+    exits = range(1, len(rows[0]) - 3)
+    return (
+        f"# Fine-tuning for the benefit, {dataset}\n\n{_EPOCHS.value} epochs more for "
+        f"main branch and heads, highest learning rate {_LEARNING_RATE.value:g}, by "
+        "`benchmarks/finetuning.py`: each image's cross-entropies weighted by the "
+        "probability that it leaves there, above a floor; floor 1 is the plain sum. On "
+        "validation images: per cent that each exit is right on, and the benefit of "
+        "new controllers and of a softmax threshold per exit.\n\n"
+        + markdown.table(["β", "", *map(str, exits), "controllers", "thresholds"], rows)
+    )
 
 
 def _row(model: EPNet, beta: float, dataset: data.Dataset):

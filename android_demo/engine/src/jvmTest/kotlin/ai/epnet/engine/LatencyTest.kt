@@ -11,8 +11,8 @@ import org.junit.Test
  * Early termination, in segments and in one file, against the whole multi-exit model in one
  * interpreter, the plain network and the static exit of the nearest accuracy: one run, one
  * thread, image by image in turn. The tables are left in `target/latency.json`, too.
- * With `epnet.latency.rounds` (the long tests) all images are run so often, and the times are
- * held to their bounds; without, a part of the images once.
+ * With `epnet.latency.rounds` (the long tests) all images are run so often, and early termination
+ * has to take less than the static exit; without, a part of the images once.
  */
 class LatencyTest {
     @Before fun tflite() = Fixtures.needTflite()
@@ -57,7 +57,6 @@ class LatencyTest {
         opened.forEach(EarlyExitClassifier::close)
         oneFile?.close()
         if (rounds == 0) return
-        assertTrue("$ratio", ratio <= 1.25)
         assertTrue("${early.mean} and ${fixed.mean} ms", early.mean < fixed.mean)
     }
 

@@ -113,21 +113,34 @@ def test_betas_between_policies_that_are_far_apart():
 
 
 def test_candidates_are_tried_where_policies_jump(monkeypatch):
-    images, labels = small_images(200)
+    images, labels = small_images(20)
     model = small_epnet()
+    full = model.exit_costs.full
     train = compute_states(model, images, labels, verbose=0)
     monkeypatch.setattr(promised, "_COUNT", 2)
-    sweeps, found = promised.candidates(model, train, epochs=20, verbose=0)
-    full = model.exit_costs.full
-    betas = list(found)
-    assert betas == sorted(sweeps, reverse=True) and len(betas) > 2
-    assert betas[0] == float(f"{100 / full:.1e}")
-    assert betas[-1] == float(f"{0.3 / full:.1e}")
-    for beta in betas:
+    taken = iter([0.30 * full, 0.44 * full])
+    monkeypatch.setattr(promised, "_mean_cost", lambda policy, states: next(taken))
+    sweeps, found = promised.candidates(model, train, epochs=1, verbose=0)
+    # From 100 to 0.3 points; 14% apart is three steps of 5%.
+    expected = [float(f"{p / full:.1e}") for p in np.geomspace(100, 0.3, 4)]
+    assert list(found) == expected
+    for beta in expected:
         sweeps[beta].assign(beta=beta)
+        assert model.beta == beta
         np.testing.assert_array_equal(
             policies.epnet(model).decide(train), found[beta].decide(train)
         )
+
+
+def test_what_an_image_takes(tmp_path):
+    images, labels = small_images(20)
+    model = small_epnet()
+    train = compute_states(model, images, labels, verbose=0)
+    stored = compute_states(model, images, labels, verbose=0, directory=tmp_path / "s")
+    exits = np.array([1, 2] * 10)
+    policy = policies.Policy("", lambda s: exits[: len(s)], np.array([10.0, 30.0]))
+    assert promised._mean_cost(policy, train) == 20.0
+    assert promised._mean_cost(policy, stored) == 20.0
 
 
 def test_without_a_beta_the_network_says(inputs, tmp_path):  # noqa: F811

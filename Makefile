@@ -119,7 +119,7 @@ web-bundles: install $(WEB_PACKAGES)
 	npm --prefix web_demo run build
 
 # Another bundle for photos into app and page, with a few pictures that it was tested on:
-# make photo-bundle BUNDLE=runs/photos/photos-4.8e-07 PICTURES=runs/photos/pictures
+# make photo-bundle BUNDLE=runs/photos/photos-2.4e-07 PICTURES=runs/photos/pictures
 .PHONY: photo-bundle
 photo-bundle: install $(WEB_PACKAGES)
 	$(RUN) android_demo/tools/package_bundles.py --collection=photos --count=20 \

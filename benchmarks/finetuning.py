@@ -21,6 +21,7 @@ from keras import ops
 from epnet_tf import cli, data, objective, policies
 from epnet_tf.evaluation import markdown
 from epnet_tf.experiments.config import passes_for
+from epnet_tf.experiments.stage_one import decayed_sgd
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, compute_states
 from epnet_tf.model.loading import save_model
@@ -154,14 +155,12 @@ def _fine_tune(
         _learn(model, beta, dataset)
     keras.utils.set_random_seed(0)
     steps = data.steps_per_epoch(dataset.train, schedule["batch_size"])
-    optimizer = keras.optimizers.SGD(
+    optimizer = decayed_sgd(
         keras.optimizers.schedules.CosineDecay(
             _LEARNING_RATE.value, steps * _EPOCHS.value
         ),
-        momentum=0.9,
-        weight_decay=schedule["weight_decay"],
+        schedule["weight_decay"],
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     trainer = BenefitTrainer(model, floor, equilibrium=True)
     trainer.compile(optimizer)
     trainer.fit(

@@ -20,6 +20,7 @@ from keras import layers, ops
 
 from epnet_tf import cli, data, policies
 from epnet_tf.evaluation import markdown
+from epnet_tf.experiments.stage_one import decayed_sgd
 from epnet_tf.files import write_whole
 from epnet_tf.model import (
     BranchClassifier,
@@ -180,15 +181,13 @@ def _row(option: str, trained: EPNet, dataset: data.Dataset, schedule: dict):
     model = trained.with_new_classifiers(classifier)
     steps = data.steps_per_epoch(dataset.train, schedule["batch_size"])
     trainer = trainer_class(model)
-    sgd = keras.optimizers.SGD(
+    sgd = decayed_sgd(
         keras.optimizers.schedules.CosineDecay(
             _LEARNING_RATE.value, steps * _EPOCHS.value
         ),
-        momentum=0.9,
-        weight_decay=schedule["weight_decay"],
+        schedule["weight_decay"],
         **optimizer,
     )
-    sgd.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     trainer.compile(sgd)
     batches = data.training_pipeline(
         dataset.train,

@@ -214,8 +214,19 @@ def classifier_optimizer(schedule: Schedule, steps: int) -> keras.optimizers.Opt
         warmup_target=schedule.learning_rate,
         warmup_steps=steps,
     )
+    return decayed_sgd(learning_rate, schedule.weight_decay)
+
+
+def decayed_sgd(learning_rate, weight_decay: float, **kwargs) -> keras.optimizers.SGD:
+    """SGD with momentum 0.9 and decoupled decay of kernels alone.
+
+    Args:
+        learning_rate: A number, or a schedule of Keras's.
+        weight_decay: Of the kernels; biases and normalizations have none.
+        **kwargs: Further arguments of `keras.optimizers.SGD`.
+    """
     optimizer = keras.optimizers.SGD(
-        learning_rate, momentum=0.9, weight_decay=schedule.weight_decay
+        learning_rate, momentum=0.9, weight_decay=weight_decay, **kwargs
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

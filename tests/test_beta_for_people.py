@@ -194,3 +194,30 @@ def test_a_data_set_of_ones_own_gets_as_many_passes(inputs, tmp_path, monkeypatc
     metrics = experiment.run(chosen, tmp_path, verbose=0)
     assert metrics["settings"]["schedule"]["controller_epochs"] == 10
     assert experiment.run(chosen, tmp_path, verbose=0) == metrics
+
+
+def test_exits_are_chosen_before_a_promise_has_its_beta(inputs):  # noqa: F811
+    chosen = config_for(inputs, exits="auto:2")
+    dataset, model = data.load_dataset(inputs[0]), small_epnet()
+    kept = [
+        experiment._chosen_exits(config, model, 2, dataset, verbose=0).exit_layers
+        for config in (
+            dataclasses.replace(chosen, betas=(), budgets=("45%",)),
+            dataclasses.replace(
+                chosen, betas=promised.betas_for_size(model.exit_costs.full)
+            ),
+        )
+    ]
+    assert kept[0] == kept[1] and len(kept[0]) == 2
+
+
+def test_promises_that_are_none_are_told_before_anything_is_trained(
+    inputs,  # noqa: F811
+    tmp_path,
+):
+    with pytest.raises(ValueError, match=r"drops above 0.*Received: \[0.5, -1.0\]"):
+        dataclasses.replace(config_for(inputs), accuracy_drops=(0.5, -1.0))
+    chosen = dataclasses.replace(config_for(inputs), budgets=("30 apples",))
+    with pytest.raises(ValueError, match=r"30M.*Received: '30 apples'"):
+        experiment.run(chosen, tmp_path, verbose=0)
+    assert not list(tmp_path.iterdir())

@@ -183,6 +183,11 @@ class Config:
     def __post_init__(self):
         for beta in self.betas:
             objective.check_beta(beta)
+        if not all(points > 0 for points in self.accuracy_drops):
+            raise ValueError(
+                "Expected accuracy drops above 0, in points. "
+                f"Received: {list(self.accuracy_drops)}."
+            )
         if self.beta_range is None:
             return
         if self.budgets or self.accuracy_drops:

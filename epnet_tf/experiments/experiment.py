@@ -35,6 +35,7 @@ from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet
 from epnet_tf.model.loading import save_model
 from epnet_tf.model.states import ExitStates, StoredStates, compute_states
+from epnet_tf.policies import budget
 from epnet_tf.training.distributed import is_chief
 
 __all__ = [
@@ -174,12 +175,16 @@ def _second_stage(config: Config, model, dataset, states, workdir, verbose) -> N
 
 
 def _chosen_exits(config: Config, model, count: int, dataset, verbose) -> EPNet:
-    """The model with the exits that pay at the experiment's β."""
+    """The model with the exits that pay at the experiment's β.
+
+    Where these are yet to be found for promises, at those that suit the network.
+    """
+    betas = config.betas or promised.betas_for_size(model.exit_costs.full)
     split = dataset.validation
     states = compute_states(model, split.images, split.labels, verbose=verbose)
     if verbose:
         print(model.exit_summary(states))
-    return model.with_exits(policies.select_exits(model, states, config.betas, count))
+    return model.with_exits(policies.select_exits(model, states, betas, count))
 
 
 def _exit_states(
@@ -325,9 +330,14 @@ def _check(
         data.steps_per_epoch(
             dataset.train, config.schedule.batch_size, strategy.num_replicas_in_sync
         )
-        untrained(config.schedule, dataset).costs = config.costs
-    elif config.costs is not None:
-        keras.saving.load_model(trained).costs = config.costs
+        model = untrained(config.schedule, dataset)
+    elif config.costs is not None or config.budgets:
+        model = keras.saving.load_model(trained)
+    else:
+        return
+    model.costs = config.costs
+    for text in config.budgets:
+        budget.parse(text, model.exit_costs)
 
 
 def _begin(workdir: pathlib.Path, config: Config) -> None:

@@ -137,8 +137,6 @@ def betas_that_keep(
     Raises:
         ValueError: If a promise is no number, or no β can keep it.
     """
-    for text in config.budgets:  # Before minutes are spent.
-        budget.parse(text, model.exit_costs)
     if not config.budgets and not config.accuracy_drops:
         return []
     epochs = config.schedule.controller_epochs

@@ -52,7 +52,7 @@ def main(_) -> None:
     from epnet_tf.model import loading
     from epnet_tf.quantization import modes
 
-    model = loading.load_model(_MODEL.value)
+    model = loading.load_epnet(_MODEL.value)
     dataset = epnet_tf.load_dataset(
         _DATASET.value,
         _DATA_DIR.value,

@@ -17,7 +17,7 @@ def main(_) -> None:
     from epnet_tf.quantization import modes
 
     given = flags.FLAGS
-    model = loading.load_model(given.model)
+    model = loading.load_epnet(given.model)
     dataset = data.load_dataset(
         given.dataset,
         given.data_dir,

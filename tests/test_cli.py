@@ -2,6 +2,7 @@
 
 import zipfile
 
+import keras
 import pytest
 from absl import flags
 
@@ -65,6 +66,17 @@ def test_models_that_cannot_be_loaded(tmp_path):
         loading.load_model(str(tmp_path / "empty.keras"))
     with pytest.raises(ValueError, match="File not found"):
         loading.load_model(str(tmp_path / "missing.keras"))
+    keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]).save(
+        tmp_path / "plain.keras"
+    )
+    content = (tmp_path / "plain.keras").read_bytes()
+    # What HDF5 files begin with.
+    damaged = content.replace(b"\x89HDF", b"\x89HDG")
+    (tmp_path / "damaged.keras").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"damaged\.keras holds no model"):
+        loading.load_model(str(tmp_path / "damaged.keras"))
+    with pytest.raises(ValueError, match=r"an EPNet.*plain\.keras' with a Sequential"):
+        loading.load_epnet(str(tmp_path / "plain.keras"))
 
 
 def test_wrong_flags(command):

@@ -10,6 +10,7 @@ from small_models import small_images
 
 from epnet_tf import data
 from epnet_tf.experiments import config, experiment, stage_one
+from epnet_tf.model import BACKBONES
 
 BETA = 1e-4
 
@@ -154,6 +155,34 @@ def test_what_does_not_go_together(inputs, tmp_path, changes, named):
     with pytest.raises(ValueError, match=rf"^Expected .*Received: .*{named}"):
         experiment.run(chosen, tmp_path, verbose=0)
     assert not any(tmp_path.iterdir())
+
+
+@keras.saving.register_keras_serializable("test")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_files_that_are_no_backbone_and_no_weights(inputs, tmp_path):
+    dataset = data.load_dataset(inputs[0])
+    subclassed = Subclassed()
+    subclassed(np.zeros([1, 12, 12, 1]))
+    subclassed.save(tmp_path / "subclassed.keras")
+    BACKBONES["resnet10"](dataset.image_shape).save(tmp_path / "bare.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    for backbone, weights, named in (
+        ("subclassed.keras", None, "functional"),
+        ("text.keras", None, "text.keras"),
+        ("resnet10", "bare.keras", "bare.keras' with a Functional"),
+    ):
+        backbone = tmp_path / backbone if weights is None else backbone
+        weights = weights and str(tmp_path / weights)
+        with pytest.raises(ValueError, match=named):
+            stage_one.build_model(str(backbone), dataset, weights)
 
 
 def test_heads_on_a_frozen_network_learn_slowly():

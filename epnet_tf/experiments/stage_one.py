@@ -16,7 +16,7 @@ from epnet_tf.experiments.config import (
     parse_exits,
 )
 from epnet_tf.model import BACKBONES, EPNet, pretrained
-from epnet_tf.model.loading import save_model, take_weights
+from epnet_tf.model.loading import load_model, save_model, take_weights
 from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 from epnet_tf.training.distributed import fit_distributed, is_chief
 
@@ -295,10 +295,12 @@ def _load_backbone(file: str, dataset: data.Dataset) -> keras.Model:
             "keras.applications, such as MobileNetV3Small, or an existing .keras file. "
             f"Received: '{file}'."
         )
-    model = keras.saving.load_model(file)
-    if model.input_shape[1:] != dataset.image_shape:
+    model = load_model(file)
+    # A subclassed model has no shape; `EPNet` says what it takes.
+    shape = getattr(model, "input_shape", None)
+    if shape is not None and shape[1:] != dataset.image_shape:
         raise ValueError(
             f"Expected a backbone for images of shape {list(dataset.image_shape)}. "
-            f"Received: '{file}' for {list(model.input_shape[1:])}."
+            f"Received: '{file}' for {list(shape[1:])}."
         )
     return model

@@ -2,10 +2,13 @@
 
 import os
 import pathlib
+import zipfile
+import zlib
 
 import keras
 
 from epnet_tf.files import write_whole
+from epnet_tf.model.epnet import EPNet
 
 
 def load_model(path: str | os.PathLike):
@@ -18,12 +21,34 @@ def load_model(path: str | os.PathLike):
         The model.
 
     Raises:
-        ValueError: If there is no model in it, or one of unknown classes.
+        ValueError: If there is no model in it, a damaged one, or one of unknown
+            classes.
     """
     try:
         return keras.saving.load_model(path)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} holds no model that can be loaded: {error}") from None
+
+
+def load_epnet(path: str | os.PathLike) -> EPNet:
+    """Loads a .keras file with an EPNet.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The `EPNet`.
+
+    Raises:
+        ValueError: If it cannot be loaded, or is another model.
+    """
+    model = load_model(path)
+    if not isinstance(model, EPNet):
+        raise ValueError(
+            "Expected a .keras file with an EPNet, as train.py leaves it. "
+            f"Received: '{path}' with a {type(model).__name__}."
+        )
+    return model
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
@@ -47,14 +72,15 @@ def take_weights(model: keras.Model, path: str | os.PathLike) -> None:
         path: A .keras file with the other.
 
     Raises:
-        ValueError: If there is no such file, or its main branch is another.
+        ValueError: If there is no such file, no EPNet in it, or its main branch is
+            another.
     """
     if not pathlib.Path(path).is_file():
         raise ValueError(
             f"Expected as weights a .keras file with an EPNet. Received: '{path}', "
             "which does not exist."
         )
-    source = load_model(path)
+    source = load_epnet(path)
     known = {layer.name: layer for layer in source.layers}
     heads = {layer.name for layer in model.head_layers()}
     for layer in model.layers:

@@ -221,6 +221,14 @@ def test_going_on_from_a_network_of_ours(inputs, tmp_path):
             *(m.get_layer(name).get_weights() for m in (model, paper)), strict=True
         ):
             np.testing.assert_array_equal(a, b)
+    darker = data.Split(dataset.train.images // 2, dataset.train.labels)
+    darker = dataclasses.replace(dataset, train=darker)
+    model = experiment.build_model("resnet10", darker, str(first), exits=3)
+    # Its weights are for images that are scaled as they were.
+    pixels = dataset.test.images.astype("float32")
+    np.testing.assert_array_equal(
+        model.preprocessing(pixels), paper.preprocessing(pixels)
+    )
     fewer = experiment.build_model("resnet10", dataset, str(first), exits=2)
     assert fewer.exit_layers != paper.exit_layers  # So heads are not carried over.
     with pytest.raises(ValueError, match=r"Expected as weights a \.keras file.*absent"):

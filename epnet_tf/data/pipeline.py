@@ -16,6 +16,8 @@ from epnet_tf.data.streams import (
 # Streamed images whose pixels' moments stand for those of all: with 96x96 pixels in
 # each, the mean of 2,000 is that of all to a few tenths of a gray value.
 _MOMENT_IMAGES = 2_000
+# Images that are summed up together.
+_MOMENT_BLOCK = 64
 
 
 def training_pipeline(
@@ -120,22 +122,22 @@ def pixel_moments(split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of the pixels of each channel.
 
     Returns:
-        float `[c]` each; of streamed images those of 2,000 of them.
+        float32 `[c]` each; of streamed images those of 2,000 of them.
     """
     images = split.images
-    if not isinstance(images, StreamedImages):
-        pixels = images.astype("float32")
-        return pixels.mean(axis=(0, 1, 2)), pixels.var(axis=(0, 1, 2))
-    some = np.random.default_rng(0).permutation(len(images))[:_MOMENT_IMAGES]
-    sums = [
-        [pixels.mean(axis=(0, 1, 2)), (pixels**2).mean(axis=(0, 1, 2)), len(pixels)]
-        for pixels in (b.astype("float64") for b in blocks(images[some], 64))
-    ]
-    weights = [count for _, _, count in sums]
-    mean, square = (
-        np.average([s[i] for s in sums], axis=0, weights=weights) for i in (0, 1)
-    )
-    return mean.astype("float32"), (square - mean**2).astype("float32")
+    if isinstance(images, StreamedImages):
+        order = np.random.default_rng(0).permutation(len(images))
+        images = images[order[:_MOMENT_IMAGES]]
+    sizes, means, squares = [], [], []
+    for block in blocks(images, _MOMENT_BLOCK):
+        # Summed in float32, millions of values stop growing, a quarter too low.
+        pixels = block.astype("float64")
+        sizes.append(len(pixels))
+        means.append(pixels.mean(axis=(0, 1, 2)))
+        squares.append((pixels**2).mean(axis=(0, 1, 2)))
+    mean, square = (np.average(m, axis=0, weights=sizes) for m in (means, squares))
+    variance = np.maximum(square - mean**2, 0.0)  # Rounding may lead below.
+    return mean.astype("float32"), variance.astype("float32")
 
 
 def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:

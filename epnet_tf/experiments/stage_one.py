@@ -16,7 +16,12 @@ from epnet_tf.experiments.config import (
     parse_exits,
 )
 from epnet_tf.model import BACKBONES, EPNet, pretrained
-from epnet_tf.model.loading import load_model, save_model, take_weights
+from epnet_tf.model.loading import (
+    load_model,
+    load_weights,
+    save_model,
+    take_weights,
+)
 from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 from epnet_tf.training.distributed import fit_distributed, is_chief
 
@@ -245,7 +250,8 @@ def build_model(
         dataset: The data set.
         weights: `imagenet` (also None), `none` or a file, for a network of
             `keras.applications`; for a name in `BACKBONES`, an `EPNet` on it in a
-            .keras file to go on from: see `take_weights`.
+            .keras file to go on from: see `take_weights`. Images then go through what
+            they went through there.
         **kwargs: Further arguments of `EPNet`.
 
     Returns:
@@ -273,19 +279,23 @@ def build_model(
                 f"MobileNetV3Small. Received: weights={weights} for '{backbone}'."
             )
         return EPNet(_load_backbone(backbone, dataset), dataset.num_classes, **kwargs)
-    mean, variance = data.pixel_moments(dataset.train)
-    preprocessing = keras.layers.Normalization(
-        mean=mean, variance=variance, name="normalization"
-    )
+    source = load_weights(weights) if weights and not is_random else None
     model = EPNet(
         BACKBONES[backbone](dataset.image_shape),
         dataset.num_classes,
-        preprocessing=preprocessing,
+        preprocessing=source.preprocessing if source else _normalization(dataset),
         **kwargs,
     )
-    if weights not in (None, pretrained.NO_WEIGHTS):
-        take_weights(model, weights)
+    if source:
+        take_weights(model, source)
     return model
+
+
+def _normalization(dataset: data.Dataset) -> keras.layers.Normalization:
+    mean, variance = data.pixel_moments(dataset.train)
+    return keras.layers.Normalization(
+        mean=mean, variance=variance, name="normalization"
+    )
 
 
 def _load_backbone(file: str, dataset: data.Dataset) -> keras.Model:

@@ -62,25 +62,38 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
         model.save(temporary)
 
 
-def take_weights(model: keras.Model, path: str | os.PathLike) -> None:
-    """Gives an EPNet the weights of another one on the same backbone.
-
-    Heads of another kind stay as they are, and all heads if exits are elsewhere.
+def load_weights(path: str | os.PathLike) -> EPNet:
+    """Loads an EPNet whose weights another one is to take: see `take_weights`.
 
     Args:
-        model: An `EPNet`.
-        path: A .keras file with the other.
+        path: A .keras file with it.
+
+    Returns:
+        The `EPNet`.
 
     Raises:
-        ValueError: If there is no such file, no EPNet in it, or its main branch is
-            another.
+        ValueError: If there is no such file, or no EPNet in it.
     """
     if not pathlib.Path(path).is_file():
         raise ValueError(
             f"Expected as weights a .keras file with an EPNet. Received: '{path}', "
             "which does not exist."
         )
-    source = load_epnet(path)
+    return load_epnet(path)
+
+
+def take_weights(model: EPNet, source: EPNet) -> None:
+    """Gives an EPNet the weights of another one on the same backbone.
+
+    Heads of another kind stay as they are, and all heads if exits are elsewhere.
+
+    Args:
+        model: The model that gets them.
+        source: The model that has them.
+
+    Raises:
+        ValueError: If its main branch is another.
+    """
     known = {layer.name: layer for layer in source.layers}
     heads = {layer.name for layer in model.head_layers()}
     for layer in model.layers:
@@ -92,5 +105,5 @@ def take_weights(model: keras.Model, path: str | os.PathLike) -> None:
         elif layer.name not in heads:
             raise ValueError(
                 f"Expected as weights an EPNet with the main branch of '{model.name}'. "
-                f"Received: '{path}', whose layer '{layer.name}' is missing or another."
+                f"Received: one whose layer '{layer.name}' is missing or another."
             )

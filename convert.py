@@ -1,6 +1,6 @@
 """Converts a trained model to a bundle that stops early.
 
-    python convert.py --model=runs/maxmin/beta-5e-07/model.keras --dataset=maxmin \
+    python convert.py --model=runs/maxmin/beta-5e-07/model.keras --dataset=maxmin \\
         --output=runs/maxmin/bundle
 
 A thin script over `epnet_tf.convert`. The training images calibrate the quantization,

@@ -94,7 +94,8 @@ _EXITS = flags.DEFINE_string(
     None,
     "Number of exits, at the ends of blocks; or layer names with commas between; or "
     "all (default): after every convolution that is worth it; or auto: of all, at most "
-    "8 that pay at the given beta; or auto:NUMBER.",
+    "8 that pay at the given beta, or without one at those that suit the network's "
+    "size; or auto:NUMBER.",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Epochs of stage one.", lower_bound=1)

@@ -408,3 +408,16 @@ def test_states_go_on_with_the_shards_that_are_there(inputs, tmp_path, monkeypat
         np.testing.assert_allclose(a, b, atol=1e-5)
     with pytest.raises(ValueError, match="another worker has written"):
         state_shards.read(tmp_path, "another", len(split))
+
+
+def test_states_of_more_than_99_exits_keep_their_order(tmp_path, monkeypatch):
+    from epnet_tf.experiments import state_shards
+
+    # What an exit's controller sees is as wide as the exit's number.
+    pooled = tuple(np.full([2, i], i, np.float32) for i in range(1, 103))
+    states = epnet_tf.ExitStates(pooled, np.zeros([2, 103, 3]), LABELS[:2])
+    monkeypatch.setattr(state_shards, "compute_states", lambda *_, **__: states)
+    split = data.Split(IMAGES[:2], LABELS[:2])
+    state_shards.write(tmp_path, "recipe", None, split, 0, 1)
+    read = state_shards.read(tmp_path, "recipe", 2)
+    assert [m.shape[1] for m in read.pooled] == list(range(1, 103))

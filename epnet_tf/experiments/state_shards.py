@@ -10,6 +10,7 @@ from epnet_tf.data import Split
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, ExitStates, compute_states
 from epnet_tf.model.states import joined
+from epnet_tf.runtime.prediction import numbered
 
 # Images in a shard: what is lost when a worker is killed is one of these.
 _SHARD = 4096
@@ -86,8 +87,7 @@ def read(folder: pathlib.Path, recipe: str, count: int) -> ExitStates:
                 f"--workdir that all workers see. Received: none in '{file}'."
             )
         with np.load(file) as kept:
-            names = sorted(name for name in kept.files if name.startswith("pooled_"))
-            pooled = tuple(kept[name] for name in names)
+            pooled = tuple(kept[name] for name in numbered(kept.files, "pooled"))
             parts.append(ExitStates(pooled, kept["logits"], kept["labels"]))
     return joined(parts)
 

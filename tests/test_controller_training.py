@@ -270,5 +270,9 @@ def test_a_beta_and_a_range_exclude_each_other():
 
 
 def test_a_model_with_one_exit():
+    model = small_epnet(exits=())
     with pytest.raises(ValueError, match="2 exits or more"):
-        epnet_tf.ControllerTrainer(small_epnet(exits=()), BETA)
+        epnet_tf.ControllerTrainer(model, BETA)
+    states = epnet_tf.compute_states(model, *small_images(4), verbose=0)
+    with pytest.raises(ValueError, match="2 exits or more"):
+        epnet_tf.train_controllers(model, states, [BETA])

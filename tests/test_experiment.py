@@ -253,6 +253,7 @@ def test_the_papers_backbone_normalizes_within():
         ({"backbone": "resnet99"}, "'resnet99'"),
         ({"backbone": "missing.keras"}, "'missing.keras'"),
         ({"batch_size": 5000}, "5000"),
+        ({"exits": "block2_relu2"}, "exits=block2_relu2"),
         ({"recompose": True}, "recompose=True for bright"),
     ],
 )

@@ -10,6 +10,7 @@ from epnet_tf import data
 from epnet_tf.cluster import Team, agree
 from epnet_tf.experiments.checkpoint import Checkpoint
 from epnet_tf.experiments.config import (
+    ALL_EXITS,
     Config,
     Schedule,
     exits_to_choose,
@@ -186,14 +187,25 @@ def _fit(phase: _Phase, model: EPNet, name: str) -> EPNet:
 
 
 def untrained(schedule: Schedule, dataset: data.Dataset) -> EPNet:
-    """The model of a schedule, with the weights that it starts from."""
-    return build_model(
+    """The model of a schedule, with the weights that it starts from.
+
+    Raises:
+        ValueError: If it has one exit only, so that there is nothing to decide.
+    """
+    model = build_model(
         schedule.backbone,
         dataset,
         schedule.weights,
         exits=parse_exits(schedule.exits),
         frozen=schedule.freeze,
     )
+    if model.num_exits < 2:
+        raise ValueError(
+            "Expected an exit before the last one, which is the network itself. "
+            f"Received: none in '{schedule.backbone}' with exits="
+            f"{schedule.exits or ALL_EXITS}."
+        )
+    return model
 
 
 def trained_file(workdir: pathlib.Path, config: Config) -> pathlib.Path:

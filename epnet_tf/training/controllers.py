@@ -40,8 +40,6 @@ class ControllerTrainer(ExitTrainer):
     ):
         # Controllers are in float32 in every precision, and so are their inputs and β.
         super().__init__(model, dtype="float32", **kwargs)
-        if model.num_exits < 2:
-            raise ValueError("Expected a model with 2 exits or more. Received: 1 exit.")
         check_betas(beta, model)
         self.controllers = transfer.controllers(model)
         self.costs = tuple(float(c) for c in model.exit_costs.with_controllers)
@@ -165,9 +163,12 @@ def check_betas(betas: float | Sequence[float] | None, model: keras.Model) -> No
         model: The `EPNet`.
 
     Raises:
-        ValueError: If the model has thresholds instead of controllers, or β is missing
-            without a range, superfluous with one, or negative.
+        ValueError: If the model has one exit only, or thresholds instead of
+            controllers, or β is missing without a range, superfluous with one, or
+            negative.
     """
+    if model.num_exits < 2:
+        raise ValueError("Expected a model with 2 exits or more. Received: 1 exit.")
     if model.confidence is not None:
         raise ValueError(
             "Expected a model with controllers, such as with_new_controllers("

@@ -34,7 +34,8 @@ class ControllerSweep(Stage):
         seed: Seed of the initial weights, the same for every β, and of the β drawn.
 
     Raises:
-        ValueError: If β are missing, negative or superfluous.
+        ValueError: If the model has one exit only, or β are missing, negative or
+            superfluous.
     """
 
     def __init__(

@@ -86,6 +86,20 @@ class Boosted(ClassifierTrainer):
         return sums
 
 
+class MainBranchFirst(ClassifierTrainer):
+    """For half of the steps the last exit alone is trained, then all of them."""
+
+    def logits(self, y_pred):
+        """Logits; those of the earlier exits have no gradient at first."""
+        *earlier, last = super().logits(y_pred)
+        # A half cosine is at half of its height after half of the steps.
+        half = self.optimizer.learning_rate < _LEARNING_RATE.value / 2
+        share = ops.cast(half, "float32")
+        stopped = map(ops.stop_gradient, earlier)
+        shown = [s + share * (z - s) for z, s in zip(earlier, stopped, strict=True)]
+        return [*shown, last]
+
+
 class Smoothed(ClassifierTrainer):
     """A tenth of each label is spread over all classes."""
 
@@ -129,6 +143,7 @@ OPTIONS = {
         {"use_ema": True, "ema_momentum": 0.99},
         None,
     ),
+    "main branch first": (BranchClassifier(), MainBranchFirst, {}, None),
     "label smoothing": (BranchClassifier(), Smoothed, {}, None),
     "CutMix": (BranchClassifier(), ClassifierTrainer, {}, _cut_mix),
     "RandAugment": (BranchClassifier(), ClassifierTrainer, {}, _rand_augment),

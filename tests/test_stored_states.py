@@ -145,6 +145,35 @@ def test_goes_on_where_it_was_stopped(model, expected, tmp_path, monkeypatch):
     assert done == {p: os.stat(p).st_mtime_ns for p in done}
 
 
+def test_what_is_there_is_not_read_again(model, expected, tmp_path):
+    read = []
+
+    def reader(until):
+        def of(index):
+            if index >= until:
+                raise Stop
+            read.append(index)
+            return IMAGES[index]
+
+        return data.StreamedImages(of, IMAGES.shape)
+
+    with pytest.raises(tf.errors.OpError, match="Stop"):
+        epnet_tf.compute_states(model, reader(100), LABELS, 16, 0, directory=tmp_path)
+    # A shard is three batches of 16: the first of at least 40 images.
+    there = 48 * len(list(tmp_path.glob("shard-*")))
+    assert there
+    read.clear()
+    states = epnet_tf.compute_states(
+        model, reader(150), LABELS, 16, 0, directory=tmp_path
+    )
+    assert sorted(read) == list(range(there, 150))
+    assert_same(states.load(), expected, 2**-10)
+    with pytest.raises(ValueError, match="in the order in which"):
+        epnet_tf.compute_states(
+            model, IMAGES, LABELS[::-1].copy(), verbose=0, directory=tmp_path
+        )
+
+
 def test_another_order_is_refused(model, tmp_path):
     stopped(model, tmp_path, pipeline().batch(16))
     with pytest.raises(ValueError, match="in the order in which"):

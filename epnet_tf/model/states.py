@@ -93,7 +93,8 @@ def compute_states(
         verbose: As in `keras.Model.predict`.
         directory: A folder to store the states in, shard by shard, instead of keeping
             them in memory. Stopped and called again, it goes on with the images whose
-            states are missing; a data set must then come in the same order.
+            states are missing; a data set must then come in the same order, and is
+            read from its start.
         memory: As of `StoredStates`.
 
     Returns:
@@ -112,22 +113,47 @@ def compute_states(
                 "images when it is shuffled. Received: labels as well."
             )
         batches = streams.labelled_batches(images, batch_size)
+        done = _begin(directory, predictor)
+        checked = _without(_checked(batches, model.num_classes), done, directory)
     else:
         labels = check_labels(labels, model.num_classes, count=len(images))
         if directory is None and not isinstance(images, streams.StreamedImages):
             warn_of_range(images)
             outputs = predictor.predict(images, batch_size, verbose=verbose)
             return _states(outputs, labels)
-        batches = streams.batches(streams.streamed(images), labels, batch_size)
-    done = np.empty(0, np.int32)
-    if directory is not None:
-        done = stored_states.begin(directory, predictor)
-    checked = _without(_checked(batches, model.num_classes), done, directory)
+        done = _begin(directory, predictor)
+        _check_order(done, labels[: len(done)], directory)
+        rest = slice(len(done), None)
+        images, labels = streams.streamed(images)[rest], labels[rest]
+        batches = streams.batches(images, labels, batch_size)
+        checked = _checked(batches, model.num_classes) if len(labels) else iter(())
     parts = _of_batches(predictor, checked, batches, verbose)
     if directory is not None:
         stored_states.store(directory, parts)
         return StoredStates(directory, memory)
     return joined(list(parts))
+
+
+def _begin(directory: str | os.PathLike | None, predictor: keras.Model) -> np.ndarray:
+    """The labels of the images whose states the directory, if any, has."""
+    if directory is None:
+        return np.empty(0, np.int32)
+    return stored_states.begin(directory, predictor)
+
+
+def _check_order(
+    done: np.ndarray, labels: np.ndarray, directory: str | os.PathLike | None
+) -> None:
+    """Checks that images are those whose states are there.
+
+    Raises:
+        ValueError: If their labels are others.
+    """
+    if not np.array_equal(done, labels):
+        raise ValueError(
+            "Expected images in the order in which their states were stored. "
+            f"Received: other labels than those in {directory}."
+        )
 
 
 def _checked(
@@ -160,11 +186,7 @@ def _without(
     seen = 0
     for images, labels in batches:
         known = done[seen : seen + len(labels)]
-        if not np.array_equal(known, labels[: len(known)]):
-            raise ValueError(
-                "Expected images in the order in which their states were stored. "
-                f"Received: other labels than those in {directory}."
-            )
+        _check_order(known, labels[: len(known)], directory)
         seen += len(labels)
         if len(known) < len(labels):
             yield images[len(known) :], labels[len(known) :]

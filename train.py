@@ -70,7 +70,7 @@ _BETA_RANGE = flags.DEFINE_string(
 _BACKBONE = flags.DEFINE_string(
     "backbone",
     None,
-    "alexnet, densenet, msdnet, resnet10, resnet12, resnet20, a network of "
+    "alexnet, densenet, msdnet, resnet10, resnet12, resnet18, resnet20, a network of "
     "keras.applications such as MobileNetV3Small, or FILE.keras.",
 )
 _WEIGHTS = flags.DEFINE_string(

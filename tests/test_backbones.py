@@ -29,6 +29,17 @@ def test_resnet20_is_that_of_he_et_al():
     assert model.output_shape == (None, 8, 8, 64)
 
 
+def test_resnet18_has_four_stages_of_two_blocks():
+    model = backbones.resnet18()
+    by_hand = 32 * 32 * (27 * 16 + 4 * 144 * 16)
+    for side, width in ((16, 32), (8, 64), (4, 128)):
+        before = width // 2
+        convolutions = 9 * before * width + 3 * 9 * width * width + before * width
+        by_hand += side * side * convolutions
+    assert macs(model) == by_hand
+    assert model.output_shape == (None, 4, 4, 128)
+
+
 def test_depth_and_widths_of_a_resnet():
     model = backbones.resnet(10, (8, 16), (16, 16, 1))
     assert model.name == "resnet10" and model.output_shape == (None, 8, 8, 16)

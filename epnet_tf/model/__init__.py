@@ -8,6 +8,7 @@ from epnet_tf.model.backbones import (
     resnet,
     resnet10,
     resnet12,
+    resnet18,
     resnet20,
 )
 from epnet_tf.model.classifiers import BranchClassifier, PaperClassifier
@@ -35,6 +36,7 @@ __all__ = [
     "resnet",
     "resnet10",
     "resnet12",
+    "resnet18",
     "resnet20",
     "state_model",
 ]

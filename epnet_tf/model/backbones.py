@@ -38,6 +38,22 @@ def resnet10(input_shape: tuple[int, int, int] = (32, 32, 3)) -> keras.Model:
     return _resnet("resnet10", input_shape, widths=(32, 32, 64, 64, 128))
 
 
+def resnet18(input_shape: tuple[int, int, int] = (32, 32, 3)) -> keras.Model:
+    """A residual network of 18 layers with four widths for CIFAR-10, 35 M MACs.
+
+    The four stages of ResNet-18 (He et al.), a quarter as wide, behind a stem that
+    keeps the resolution.
+
+    Args:
+        input_shape: Height, width, channels of the images.
+
+    Returns:
+        A headless functional model: images [b, h, w, c] to features
+        [b, ⌈h/8⌉, ⌈w/8⌉, 128].
+    """
+    return resnet(18, (16, 32, 64, 128), input_shape)
+
+
 def resnet20(input_shape: tuple[int, int, int] = (32, 32, 3)) -> keras.Model:
     """The residual network of 20 layers for CIFAR-10 (He et al.), 41 M MACs.
 
@@ -190,6 +206,7 @@ BACKBONES = {
     "msdnet": msdnet,
     "resnet10": resnet10,
     "resnet12": resnet12,
+    "resnet18": resnet18,
     "resnet20": resnet20,
 }
 

@@ -229,12 +229,42 @@ def test_going_on_from_a_network_of_ours(inputs, tmp_path):
     np.testing.assert_array_equal(
         model.preprocessing(pixels), paper.preprocessing(pixels)
     )
-    fewer = experiment.build_model("resnet10", dataset, str(first), exits=2)
-    assert fewer.exit_layers != paper.exit_layers  # So heads are not carried over.
     with pytest.raises(ValueError, match=r"Expected as weights a \.keras file.*absent"):
         experiment.build_model("resnet10", dataset, "absent.keras")
     with pytest.raises(ValueError, match="Expected as weights an EPNet with the main"):
         experiment.build_model("densenet", dataset, str(first))
+
+
+@pytest.mark.parametrize("exits", [[1, 3], [0, 3], [0, 1, 2, 3]])
+def test_some_exits_of_a_network_of_ours_keep_their_heads(inputs, tmp_path, exits):
+    dataset, first = data.load_dataset(inputs[0]), tmp_path / "first.keras"
+    places = [f"block{i}_relu2" for i in (1, 2, 3, 5)]
+    source = experiment.build_model("resnet10", dataset, exits=places)
+    source.save(first)
+    chosen = [places[i] for i in exits]
+    model = experiment.build_model("resnet10", dataset, str(first), exits=chosen)
+    assert len(model.exit_layers) == len(exits)
+    for number, of_source in enumerate(exits, start=1):
+        kinds = ["logits"] + ["controller"] * (number < len(exits))
+        for kind in kinds:
+            ours = model.get_layer(f"{kind}_{number:02d}").get_weights()
+            theirs = source.get_layer(f"{kind}_{of_source + 1:02d}").get_weights()
+            assert len(ours) == len(theirs) > 0
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_an_exit_that_the_network_of_ours_has_not_begins_anew(inputs, tmp_path):
+    dataset, first = data.load_dataset(inputs[0]), tmp_path / "first.keras"
+    source = experiment.build_model("resnet10", dataset, exits=["block1_relu2"])
+    source.save(first)
+    exits = ["block2_relu2"]
+    model = experiment.build_model("resnet10", dataset, str(first), exits=exits)
+    a, b = (m.get_layer("logits_01").get_weights()[0] for m in (source, model))
+    assert not np.array_equal(a, b)
+    last = [m.get_layer("logits_02").get_weights() for m in (source, model)]
+    for a, b in zip(*last, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_the_papers_backbone_normalizes_within():

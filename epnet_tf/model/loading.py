@@ -8,6 +8,7 @@ import zlib
 import keras
 
 from epnet_tf.files import write_whole
+from epnet_tf.model import transfer
 from epnet_tf.model.epnet import EPNet
 
 
@@ -85,7 +86,8 @@ def load_weights(path: str | os.PathLike) -> EPNet:
 def take_weights(model: EPNet, source: EPNet) -> None:
     """Gives an EPNet the weights of another one on the same backbone.
 
-    Heads of another kind stay as they are, and all heads if exits are elsewhere.
+    Heads of another kind, and those of exits that the other one has not, stay as they
+    are.
 
     Args:
         model: The model that gets them.
@@ -94,11 +96,11 @@ def take_weights(model: EPNet, source: EPNet) -> None:
     Raises:
         ValueError: If its main branch is another.
     """
-    known = {layer.name: layer for layer in source.layers}
     heads = {layer.name for layer in model.head_layers()}
+    known = {layer.name: layer for layer in source.layers if layer.name not in heads}
+    for theirs, ours in transfer.renamed_heads(source, model).items():
+        known[ours] = source.get_layer(theirs)
     for layer in model.layers:
-        if layer.name in heads and source.exit_layers != model.exit_layers:
-            continue
         values = known[layer.name].get_weights() if layer.name in known else []
         if [v.shape for v in values] == [w.shape for w in layer.weights]:
             layer.set_weights(values)

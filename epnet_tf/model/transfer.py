@@ -69,11 +69,11 @@ def copy_heads(source: keras.Model, target: keras.Model) -> None:
 
 
 def renamed_heads(source: keras.Model, target: keras.Model) -> dict[str, str]:
-    """What the heads of a model are called in one that has some of its exits.
+    """What the heads of a model are called in one with some of its exits.
 
     Args:
         source: An `EPNet`.
-        target: An `EPNet` with some of its exits.
+        target: An `EPNet` on the same backbone.
 
     Returns:
         Names of layers in the first to those in the second, of exits that both have.
@@ -81,6 +81,7 @@ def renamed_heads(source: keras.Model, target: keras.Model) -> dict[str, str]:
     numbers = {
         source.exit_layers.index(layer) + 1: number
         for number, layer in enumerate(target.exit_layers, start=1)
+        if layer in source.exit_layers
     }
     renamed = {}
     for layer in source.head_layers():

@@ -75,9 +75,11 @@ def read_tf_config(environment: Mapping[str, str] = os.environ) -> Cluster:
     except ValueError:
         raise ValueError(f"Expected TF_CONFIG in JSON. Received: {text}") from None
     tasks, task = _part(config, "cluster", text), _part(config, "task", text)
-    if not set(tasks) <= {"chief", "worker"} or len(tasks.get("chief", "1")) != 1:
+    are_lists = all(isinstance(addresses, list) for addresses in tasks.values())
+    known = are_lists and set(tasks) <= {"chief", "worker"}
+    if not known or len(tasks.get("chief", "1")) != 1:
         raise ValueError(
-            "Expected in TF_CONFIG a cluster of workers and at most one chief. "
+            "Expected in TF_CONFIG lists of workers and at most one chief. "
             f"Received: {json.dumps(tasks)}"
         )
     addresses = {
@@ -98,7 +100,7 @@ def read_tf_config(environment: Mapping[str, str] = os.environ) -> Cluster:
         )
     # Some schedulers write numbers as strings.
     index = str(task.get("index"))
-    own = (task.get("type"), int(index) if index.isdigit() else -1)
+    own = (str(task.get("type")), int(index) if index.isdigit() else -1)
     if own not in addresses:
         raise ValueError(
             "Expected in TF_CONFIG a task with the type and index of one in the "

@@ -194,6 +194,27 @@ def test_heads_on_a_frozen_network_learn_slowly():
     assert chosen.learning_rate == 0.03
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("learning_rate", float("nan")),
+        ("weight_decay", float("inf")),
+        ("exit_weight_power", -1.0),
+    ],
+)
+def test_rates_that_are_no_numbers(name, value):
+    with pytest.raises(ValueError, match=rf"{name} .*finite.*Received: {value}"):
+        config.schedule_for("digits", **{name: value})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"dataset": "digits"}'])
+def test_a_folder_with_the_config_of_something_else(inputs, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"train\.py has written.*config\.json"):
+        experiment.run(config_for(inputs), tmp_path, verbose=0)
+    assert (tmp_path / "config.json").read_text() == text
+
+
 def test_unfreezing_what_is_not_frozen():
     with pytest.raises(ValueError, match=r"unfreeze_epochs=2 without freeze"):
         config.schedule_for("digits", unfreeze_epochs=2)

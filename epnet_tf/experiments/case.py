@@ -19,6 +19,7 @@ from epnet_tf.experiments.config import (
     draws_for,
     given_costs,
     load_dataset,
+    read_settings,
 )
 from epnet_tf.experiments.plans import PLANS, Plan, plan_for
 from epnet_tf.files import write_whole
@@ -248,7 +249,7 @@ def _config(workdir: pathlib.Path) -> dict:
             "Expected a folder with classifiers.keras and config.json, as train.py "
             f"leaves it. Received: '{workdir}'."
         )
-    return json.loads(files[1].read_text())
+    return read_settings(files[1])
 
 
 def _betas_of(workdir: pathlib.Path, config: dict) -> tuple[float, ...]:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import math
+import os
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -113,6 +116,13 @@ class Schedule:
 
     def __post_init__(self):
         parse_exits(self.exits)
+        for name in ("learning_rate", "weight_decay", "exit_weight_power"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(
+                    f"Expected {name} to be a finite number, 0 or above. "
+                    f"Received: {value}."
+                )
         if self.unfreeze_epochs and not self.freeze:
             raise ValueError(
                 "Expected unfreeze_epochs with freeze: the network is frozen first. "
@@ -207,6 +217,28 @@ class Config:
     def as_json(self) -> dict:
         """The configuration as it stands in `config.json`."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def read_settings(file: str | os.PathLike) -> dict:
+    """Reads the settings in a `config.json`.
+
+    Args:
+        file: The file.
+
+    Raises:
+        ValueError: If it is not of an experiment.
+        OSError: If it cannot be read.
+    """
+    try:
+        settings = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict) or not {"dataset", "schedule"} <= settings.keys():
+        raise ValueError(
+            "Expected a config.json that train.py has written. "
+            f"Received: {file}, of something else."
+        )
+    return settings
 
 
 def completed(settings: Mapping) -> dict:

@@ -22,6 +22,7 @@ from epnet_tf.experiments.config import (
     exits_to_choose,
     load_dataset,
     passes_for,
+    read_settings,
     schedule_for,
 )
 from epnet_tf.experiments.stage_one import (
@@ -284,12 +285,13 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
     """The configuration with which the folder's experiment was begun, if any.
 
     Raises:
-        ValueError: If it differs in more than stage two, which can start over.
+        ValueError: If it differs in more than stage two, which can start over, or is
+            no experiment's.
     """
     file, new = workdir / "config.json", config.as_json()
     if not file.exists():
         return None
-    begun = completed(json.loads(file.read_text()))
+    begun = completed(read_settings(file))
     # Folders begun before there was a choice say nothing of it.
     fields = dataclasses.fields(Schedule)
     defaults = {

@@ -207,6 +207,13 @@ def test_rates_that_are_no_numbers(name, value):
         config.schedule_for("digits", **{name: value})
 
 
+def test_a_training_that_diverges_ends_in_a_sentence(inputs, tmp_path):
+    chosen = config_for(inputs, learning_rate=1e20)
+    with pytest.raises(ValueError, match=r"learning_rate.*Received: nan.*epoch 1"):
+        experiment.run(chosen, tmp_path, verbose=0)
+    assert not list(tmp_path.glob("*.h5"))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"dataset": "digits"}'])
 def test_a_folder_with_the_config_of_something_else(inputs, tmp_path, text):
     (tmp_path / "config.json").write_text(text)

@@ -1,6 +1,7 @@
 """Stage one of an experiment: main branch and classifiers, from where it was killed."""
 
 import dataclasses
+import math
 import pathlib
 
 import keras
@@ -162,7 +163,7 @@ def _fit(phase: _Phase, model: EPNet, name: str) -> EPNet:
             context,
         )
 
-    callbacks: list[keras.callbacks.Callback] = [checkpoint]
+    callbacks: list[keras.callbacks.Callback] = [_Divergence(), checkpoint]
     if is_chief(strategy):
         callbacks.append(keras.callbacks.TensorBoard(phase.workdir / "logs"))
     fit_distributed(
@@ -184,6 +185,19 @@ def _fit(phase: _Phase, model: EPNet, name: str) -> EPNet:
     model.set_weights(weights)
     model.frozen = frozen
     return model
+
+
+class _Divergence(keras.callbacks.Callback):
+    """Ends a training whose loss has become no number, before it is kept."""
+
+    def on_epoch_end(self, epoch, logs):
+        """Looks at the loss on validation images, of the weights as they are now."""
+        if not math.isfinite(logs["val_loss"]):
+            raise ValueError(
+                "Expected a loss that is a finite number; another --workdir with a "
+                f"smaller --learning_rate may help. Received: {logs['val_loss']} on "
+                f"validation images after epoch {epoch + 1}."
+            )
 
 
 def untrained(schedule: Schedule, dataset: data.Dataset) -> EPNet:

@@ -86,6 +86,7 @@ def test_config_and_metrics(finished, inputs):
     metrics = json.loads((workdir / "metrics.json").read_text())
     config = json.loads((workdir / "config.json").read_text())
     assert metrics == returned
+    assert config.pop("files") == data.fingerprint(inputs[0])
     assert config == config_for(inputs).as_json() == metrics["settings"]
     assert config["schedule"]["epochs"] == 2 and config["betas"] == list(BETAS)
     assert set(metrics["policies"]) == {
@@ -150,6 +151,43 @@ def test_a_second_run_returns_at_once(finished, inputs, monkeypatch):
 
     monkeypatch.setattr(data, "load_dataset", never)
     assert experiment.run(config_for(inputs), workdir, verbose=0) == metrics
+
+
+def test_other_files_than_it_was_begun_with(finished, inputs, tmp_path):
+    """Some that it has learned from would be held out, to test it on."""
+    file, workdir = tmp_path / "bright.npz", tmp_path / "workdir"
+    shutil.copy(inputs[0], file)
+    config = config_for((str(file), inputs[1]))
+    shutil.copytree(finished[0], workdir)
+    begun = config.as_json() | {"files": data.fingerprint(file)}
+    (workdir / "config.json").write_text(json.dumps(begun))
+    assert experiment.run(config, workdir, verbose=0) == finished[1]
+    x, y = small_images(121, seed=0)
+    np.savez(file, x_train=x, y_train=y, x_test=x[:40], y_test=y[:40])
+    for again in (config, dataclasses.replace(config, betas=(1e-5,))):
+        with pytest.raises(ValueError, match=r"bright\.npz.*added, removed or changed"):
+            experiment.run(again, workdir, verbose=0)
+    with pytest.raises(ValueError, match=r"bright\.npz.*added, removed or changed"):
+        case.load_case(workdir, verbose=0)
+
+
+def test_states_of_exits_that_are_chosen_anew_do_not_stay(
+    inputs, tmp_path, monkeypatch
+):
+    """A run killed while it stores states, begun again for another beta."""
+    config = config_for(inputs, exits="auto:2")
+    (tmp_path / "config.json").write_text(json.dumps(config.as_json()))
+    (tmp_path / "states" / "train").mkdir(parents=True)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "_first_stage", killed)
+    for betas, stay in ((BETAS, True), ((1e-5,), False)):
+        with pytest.raises(KeyboardInterrupt):
+            again = dataclasses.replace(config, betas=betas)
+            experiment.run(again, tmp_path, verbose=0)
+        assert (tmp_path / "states").exists() == stay
 
 
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"learning_rate": 0.5}])

@@ -65,6 +65,26 @@ def test_parts_that_are_told_apart_stay_apart(tmp_path):
     assert sizes == [18, 6, 9]
 
 
+def test_files_are_told_from_others(tmp_path):
+    first = data.fingerprint(fill(tmp_path))
+    (tmp_path / "cat" / "notes.txt").write_text("mine")
+    (tmp_path / "cat" / ".hidden.png").write_text("")
+    assert data.fingerprint(tmp_path) == first
+    more = tmp_path / "dog" / "more"
+    more.mkdir()
+    picture(7).save(more / "10.png")
+    added = data.fingerprint(tmp_path)
+    picture(7, size=(90, 90)).save(more / "10.png")
+    resized = data.fingerprint(tmp_path)
+    (more / "10.png").rename(more / "11.png")
+    renamed = data.fingerprint(tmp_path)
+    assert len({first, added, resized, renamed}) == 4
+    (more / "11.png").unlink()
+    assert data.fingerprint(tmp_path) == first
+    assert data.fingerprint("digits") is None
+    assert data.fingerprint(tmp_path / "none.npz") is None
+
+
 def test_a_class_may_be_called_train(tmp_path):
     assert load(fill(tmp_path, classes=("car", "train"))).labels == ("car", "train")
 

@@ -2,6 +2,7 @@
 
 from epnet_tf.data.augmentation import crop_and_flip, vary_photos
 from epnet_tf.data.dataset import DEFAULT_SHAPE, Dataset, load_dataset
+from epnet_tf.data.fingerprints import fingerprint
 from epnet_tf.data.pipeline import (
     pixel_moments,
     steps_per_epoch,
@@ -17,6 +18,7 @@ __all__ = [
     "StreamedImages",
     "batches",
     "crop_and_flip",
+    "fingerprint",
     "load_dataset",
     "pixel_moments",
     "steps_per_epoch",

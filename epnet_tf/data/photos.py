@@ -5,7 +5,7 @@ import io
 import os
 import pathlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -107,6 +107,26 @@ def find(name: str) -> Source:
         ValueError: If there are no pictures, or not at least two classes of them.
     """
     return _find_in_records(name) if _is_pattern(name) else _find_in_folder(name)
+
+
+def files(name: str) -> list[str]:
+    """The files that `find` finds pictures in, unread, in the order of their names.
+
+    Args:
+        name: As in `find`.
+
+    Raises:
+        ValueError: If a folder is not divided as `find` says.
+    """
+    if _is_pattern(name):
+        return sorted(glob.glob(name))
+    return [
+        path
+        for root in _parts(pathlib.Path(name)).values()
+        for folder in _folders(root)
+        for path in _files_below(folder)
+        if _is_picture(os.path.basename(path))
+    ]
 
 
 def check_shape(shape: tuple[int, ...]) -> None:
@@ -280,15 +300,12 @@ def _pictures(root: pathlib.Path, labels: Sequence[str]) -> Pictures:
                 f"Expected in {root} the classes of the training pictures. "
                 f"Received: '{folder.name}'."
             )
-        for path, below, files in os.walk(folder):
-            below[:] = sorted(d for d in below if not d.startswith("."))
-            for file in sorted(f for f in files if not f.startswith(".")):
-                full = os.path.join(path, file)
-                if _is_picture(file) and not _is_special(full):
-                    places.append(full)
-                    classes.append(number[folder.name])
-                else:
-                    others.append(full)
+        for path in _files_below(folder):
+            if _is_picture(os.path.basename(path)) and not _is_special(path):
+                places.append(path)
+                classes.append(number[folder.name])
+            else:
+                others.append(path)
     if others:
         logging.warning(
             "Left out %d files that are not %s in the folder of a class, such as %s.",
@@ -297,6 +314,14 @@ def _pictures(root: pathlib.Path, labels: Sequence[str]) -> Pictures:
             others[0],
         )
     return Pictures(places, np.array(classes, np.int32))
+
+
+def _files_below(folder: pathlib.Path) -> Iterator[str]:
+    """The files in a folder and in those within it, in the order of their names."""
+    for path, below, names in os.walk(folder):
+        below[:] = sorted(d for d in below if not d.startswith("."))
+        for name in sorted(n for n in names if not n.startswith(".")):
+            yield os.path.join(path, name)
 
 
 def _is_picture(name: str) -> bool:

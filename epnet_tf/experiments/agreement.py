@@ -6,6 +6,7 @@ import json
 import pathlib
 
 import epnet_tf
+from epnet_tf import data
 from epnet_tf.experiments.config import Config
 
 # Their numerics and their graphs have to match.
@@ -27,6 +28,7 @@ def facts(config: Config, **flags) -> dict[str, str]:
         for package in _PACKAGES
     }
     told = {name: json.dumps(value) for name, value in values.items()}
+    told["files of --dataset (their SHA-256)"] = str(data.fingerprint(config.dataset))
     return told | versions | {"code of epnet_tf (its SHA-256)": _code_digest()}
 
 

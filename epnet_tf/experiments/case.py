@@ -16,6 +16,7 @@ from epnet_tf import data, policies
 from epnet_tf.experiments import cross_fitted
 from epnet_tf.experiments.config import (
     Schedule,
+    check_files,
     draws_for,
     given_costs,
     load_dataset,
@@ -141,8 +142,9 @@ def load_case(
 
     Raises:
         ValueError: If the folder has no trained classifiers, costs are of another
-            network, there is no β in their unit, or the network of the paper's
-            controllers is for another data set.
+            network, there is no β in their unit, the network of the paper's
+            controllers is for another data set, or a user's own files are others than
+            it was trained on.
     """
     workdir = pathlib.Path(workdir)
     config = _config(workdir)
@@ -249,7 +251,9 @@ def _config(workdir: pathlib.Path) -> dict:
             "Expected a folder with classifiers.keras and config.json, as train.py "
             f"leaves it. Received: '{workdir}'."
         )
-    return read_settings(files[1])
+    config = read_settings(files[1])
+    check_files(config, workdir)
+    return config
 
 
 def _betas_of(workdir: pathlib.Path, config: dict) -> tuple[float, ...]:

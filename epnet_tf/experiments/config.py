@@ -278,6 +278,28 @@ def load_dataset(settings: Mapping, data_dir: str | None) -> data.Dataset:
     )
 
 
+def check_files(settings: Mapping, workdir: str | os.PathLike) -> None:
+    """Checks that a user's own files are those that an experiment was begun with.
+
+    Of others, other images are held out: some that it has learned from among them.
+
+    Args:
+        settings: As in `config.json`, which older experiments leave it open in.
+        workdir: The experiment's folder, for the message.
+
+    Raises:
+        ValueError: If files were added, removed or changed.
+    """
+    known, found = settings.get("files"), data.fingerprint(settings["dataset"])
+    if None not in (known, found) and known != found:
+        raise ValueError(
+            f"Expected in '{settings['dataset']}' the files that the experiment in "
+            f"{workdir} was begun with: of others, other images would be held out. "
+            "Received: some that were added, removed or changed since; use another "
+            "--workdir."
+        )
+
+
 def draws_for(dataset: data.Dataset) -> int:
     """Draws of the training images that controllers learn from.
 

@@ -17,6 +17,7 @@ from epnet_tf.experiments.config import (
     SCHEDULES,
     Config,
     Schedule,
+    check_files,
     completed,
     draws_for,
     exits_to_choose,
@@ -285,8 +286,8 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
     """The configuration with which the folder's experiment was begun, if any.
 
     Raises:
-        ValueError: If it differs in more than stage two, which can start over, or is
-            no experiment's.
+        ValueError: If it differs in more than stage two, which can start over, is no
+            experiment's, or a user's own files are others than they were.
     """
     file, new = workdir / "config.json", config.as_json()
     if not file.exists():
@@ -304,6 +305,8 @@ def _begun(workdir: pathlib.Path, config: Config) -> dict | None:
                 f"Expected in {workdir} an experiment with {key}={old.get(key)}, as it "
                 f"was begun there. Received: {key}={new[key]}; use another --workdir."
             )
+    check_files(begun, workdir)
+    begun.pop("files", None)
     return begun
 
 
@@ -345,8 +348,11 @@ def _check(
 def _begin(workdir: pathlib.Path, config: Config) -> None:
     """Takes away what was, and writes `config.json`."""
     (workdir / "metrics.json").unlink(missing_ok=True)
+    if exits_to_choose(config.schedule.exits):  # For another β, others may be chosen.
+        shutil.rmtree(workdir / _STATES, ignore_errors=True)
     with write_whole(workdir / "config.json") as path:
-        path.write_text(json.dumps(config.as_json(), indent=1))
+        files = {"files": data.fingerprint(config.dataset)}
+        path.write_text(json.dumps(config.as_json() | files, indent=1))
 
 
 def _draw(config: Config, metrics: dict, dataset: data.Dataset, test, workdir) -> None:

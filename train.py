@@ -176,6 +176,8 @@ def main(_) -> None:
     from epnet_tf.experiments import agreement, experiment, promised, shipped
     from epnet_tf.training.distributed import is_chief, strategy_for
 
+    if _DATASET.value in experiment.SCHEDULES or _DATASET.value.endswith(".npz"):
+        _check_no_size(_DATASET.value)
     budgets, drops = _BUDGET.value or (), _MAX_ACCURACY_DROP.value or ()
     betas = _BETA.value or ()
     if not betas and beta_range:
@@ -233,6 +235,17 @@ def main(_) -> None:
         if beta_range:
             print(curve.table(metrics))
         print(f"Models and metrics.json are in {os.path.join(_WORKDIR.value, '')}")
+
+
+def _check_no_size(dataset: str) -> None:
+    """Refuses what only pictures in files take."""
+    for name in ("image_size", "crop"):
+        if flags.FLAGS[name].present and flags.FLAGS[name].value:
+            raise ValueError(
+                f"Expected --{name} with pictures in files alone. Received: "
+                f"--{name}={flags.FLAGS[name].value} for '{dataset}', whose images "
+                "have a size of their own."
+            )
 
 
 def _parse_range(text: str) -> tuple[float, float]:

@@ -8,6 +8,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+# What a folder is called while it is removed, in the hidden folder of the new one.
+_REPLACED = "replaced"
+
 
 @contextlib.contextmanager
 def write_whole(
@@ -55,7 +58,7 @@ def write_whole(
         with _naming(path, hidden):
             yield temporary
             if overwrite:
-                _replace(temporary, path, pathlib.Path(hidden) / "replaced")
+                _replace(temporary, path, pathlib.Path(hidden) / _REPLACED)
             else:
                 _put_at_new_name(temporary, path)
 
@@ -68,8 +71,9 @@ def _remove_abandoned(path: pathlib.Path) -> None:
     """
     for folder in path.parent.glob(f".{glob.escape(path.name)}-????????"):
         with contextlib.suppress(OSError), _locked(folder, wait=False):
-            # One that is empty may be about to be locked.
-            if os.listdir(folder) == [path.name]:
+            # One that is empty may be about to be locked; in the second kind, the new
+            # one had taken its place.
+            if os.listdir(folder) in ([path.name], [_REPLACED]):
                 shutil.rmtree(folder)
 
 

@@ -118,6 +118,7 @@ def test_what_is_not_measured_may_be_missing(write):
             lambda r: r["exits"][0]["segment"].update(mean_ms="x"),
             "not a complete report: ValueError",
         ),
+        (lambda r: r.update(examples=[]), "not a complete report: AttributeError"),
         (lambda r: r["exits"].reverse(), "rising MACs"),
         (lambda r: r["exits"].clear(), "rising MACs"),
     ],

@@ -398,6 +398,7 @@ def test_a_copy_leaves_the_model_whole(tmp_path):
         ({"beta": float("nan")}, "beta=nan"),
         ({"beta_range": (1e-6, 1e-7)}, "beta_range=(1e-06, 1e-07)"),
         ({"beta_range": (0.0, 1e-7)}, "beta_range=(0.0, 1e-07)"),
+        ({"beta_range": (1e-7, float("inf"))}, "beta_range=(1e-07, inf)"),
     ],
 )
 def test_wrong_betas(arguments, said):

@@ -103,6 +103,10 @@ def test_calibration_is_the_distance_of_confidence_and_accuracy():
     first, last = tables.calibration(states, bins=1)
     assert first["error"] == pytest.approx(0.9 - 0.6)
     assert last["error"] == pytest.approx(0.9 - 0.4)
+    # With fewer images than bins, each is one of its own: six right, four wrong.
+    first, _ = tables.calibration(states)
+    assert len(first["accuracy"]) == 10
+    assert first["error"] == pytest.approx(0.6 * 0.1 + 0.4 * 0.9)
 
 
 def test_plans():

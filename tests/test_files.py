@@ -145,9 +145,26 @@ with write_whole(sys.argv[1]) as temporary:
 """
 
 
-def killed(path):
+KILLED_LATER = """
+import os
+import shutil
+import signal
+import sys
+from epnet_tf.files import write_whole
+
+def rmtree(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with write_whole(sys.argv[1]) as temporary:
+    temporary.mkdir()
+    (temporary / "inside").write_text("new")
+    shutil.rmtree = rmtree
+"""
+
+
+def killed(path, script=KILLED):
     """Where a process was writing when it was killed."""
-    done = subprocess.run([sys.executable, "-c", KILLED, path], cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", script, path], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     (left,) = path.parent.glob(f".{path.name}-*")
     return left
@@ -164,6 +181,16 @@ def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
     left = {"output", ".output-notes", ".output-original"}
     assert set(os.listdir(tmp_path)) == left
     assert os.listdir(tmp_path / ".output-original") == ["output.txt"]
+
+
+def test_what_was_replaced_goes_with_the_next_write_if_not_at_once(tmp_path):
+    path = tmp_path / "output"
+    write("folder", path, "old")
+    left = killed(path, KILLED_LATER)
+    assert read("folder", path) == "new" and os.listdir(left) == ["replaced"]
+    with write_whole(path) as mine:
+        write("folder", mine, "mine")
+    assert os.listdir(tmp_path) == ["output"] and read("folder", path) == "mine"
 
 
 def test_what_another_process_writes_stays(tmp_path):

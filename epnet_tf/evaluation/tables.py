@@ -121,7 +121,7 @@ def calibration(states: ExitStates, bins: int = 15) -> list[dict]:
 
     Args:
         states: States of n images.
-        bins: Number of bins, with as many images in each.
+        bins: Number of bins, with as many images in each, one at least.
 
     Returns:
         For each exit `confidence` and `accuracy` of each bin, and `error`, the mean
@@ -130,7 +130,7 @@ def calibration(states: ExitStates, bins: int = 15) -> list[dict]:
     rows = []
     for i in range(states.correct.shape[1]):
         sureness = states.probabilities[:, i].max(axis=-1)
-        parts = np.array_split(sureness.argsort(), bins)
+        parts = np.array_split(sureness.argsort(), min(bins, len(states)))
         confidence = np.array([sureness[p].mean() for p in parts])
         accuracy = np.array([states.correct[p, i].mean() for p in parts])
         sizes = np.array([len(p) for p in parts]) / len(states)

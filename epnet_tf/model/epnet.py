@@ -1,6 +1,7 @@
 """EPNet: a Keras model with an exit after every convolution and controllers."""
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -557,8 +558,8 @@ def _check(num_classes, beta, beta_range):
         objective.check_beta(beta)
     if beta_range is not None:
         low, high = beta_range
-        if not 0 < low < high:
+        if not 0 < low < high < math.inf:
             raise ValueError(
-                "Expected beta_range=(low, high) with 0 < low < high. "
+                "Expected beta_range=(low, high) with 0 < low < high, both finite. "
                 f"Received: beta_range={tuple(beta_range)}."
             )

@@ -134,7 +134,7 @@ def report_of(content: dict, found, path: str | os.PathLike) -> DeviceReport:
         )
     try:
         report = _decode(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a complete report: {error!r}") from None
     if not report.layers or np.any(np.diff(report.macs) <= 0):
         raise ValueError(

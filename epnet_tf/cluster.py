@@ -234,13 +234,14 @@ class Team:
                 difference = self._difference(hello, other)
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # Somebody else, or one that died in between and will return.
-            if index in self._links:
+            if index in self._links and self._links[index].is_open():
                 difference = (
                     "Expected in TF_CONFIG another task for each process. "
                     f"Received: two for {self.cluster.name(index)}."
                 )
                 link.send({"error": difference})
-            self._links.setdefault(index, link)
+            else:  # It is new, or has been started again meanwhile.
+                self._links[index] = link
             if difference and not error:
                 error = difference
                 # Those who are about to come are to hear of it too.
@@ -357,8 +358,20 @@ class _Link:
             raise ConnectionError(errno.ECONNRESET, "Connection ended")
         return json.loads(line)
 
+    def is_open(self) -> bool:
+        """Whether the other is still there, of whom no message is waited for."""
+        self.socket.settimeout(0.0)
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            self.socket.settimeout(10.0)
+
     def receive(self) -> dict:
-        """Waits for the next message that is not about an end."""
+        """Waits for the next message that is not about an end; {} after the last."""
         return self.received.get()
 
     def watch(self, index: int, lost: Callable[[int, str], None]) -> None:
@@ -380,6 +393,7 @@ class _Link:
                     lost(message["index"], message["end"])
         if not self.done:
             lost(index, "")
+        self.received.put({})
 
 
 @contextlib.contextmanager

@@ -166,6 +166,76 @@ def test_a_worker_that_does_not_come():
         )
 
 
+def greeting(address, index, addresses):
+    """A connection to the chief by which a worker has said who it is."""
+    host, port = address.split(":")
+    while True:
+        try:
+            connection = socket.create_connection((host, int(port)))
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+    hello = {"index": index, "workers": list(addresses), "facts": {}}
+    connection.sendall(json.dumps(hello).encode() + b"\n")
+    return connection
+
+
+def test_a_worker_that_is_started_again_before_all_have_met():
+    addresses = free_addresses(3)
+    teams = [Team(Cluster(addresses, i), {}, 10) for i in range(3)]
+
+    def start_again():
+        greeting(addresses[0], 1, addresses).close()
+        return met([(team, lambda t: t.agree("x", 1)) for team in teams[1:]])
+
+    result = []
+    others = threading.Thread(target=lambda: result.extend(start_again()))
+    others.start()
+    assert met([(teams[0], lambda t: t.agree("x", 1))]) == [None]
+    others.join(20)
+    assert result == [None, None]
+
+
+def test_two_processes_for_one_worker():
+    addresses = free_addresses(3)
+    team, said = Team(Cluster(addresses, 0), {}, 10), []
+    chief = threading.Thread(target=lambda: said.extend(met([(team, lambda _: None)])))
+    chief.start()
+    both = [greeting(addresses[0], 1, addresses) for _ in range(2)]
+    chief.join(20)
+    (error,) = said
+    assert error.endswith(f"Received: two for worker 1 ({addresses[1]}).")
+    for connection in both:
+        connection.close()
+
+
+def test_a_chief_that_is_gone_before_its_farewell():
+    addresses = free_addresses(2)
+    host, port = addresses[0].split(":")
+    team, left = Team(Cluster(addresses, 1), {}, 10), threading.Event()
+
+    def work():
+        with team:
+            pass
+        left.set()
+
+    with socket.create_server((host, int(port))) as server:
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        connection, _ = server.accept()
+        lines = connection.makefile("rb")
+        lines.readline()  # Who it is; then, that its run is done.
+        connection.sendall(b'{"error": ""}\n')
+        lines.readline()
+        connection.sendall(b'{"error": ""}\n')
+        while not team._links[0].done:
+            time.sleep(0.01)
+        # Now it waits for the farewell.
+        lines.close()
+        connection.close()
+        assert left.wait(10)
+
+
 def test_a_chief_that_does_not_come():
     addresses = free_addresses(2)
     with pytest.raises(ValueError, match=r"worker 0 .*, the chief, .* within 0\.5 s"):

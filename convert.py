@@ -9,6 +9,8 @@ validation and test images measure the policy before and after. The whole accoun
 report.md in the bundle.
 """
 
+import pathlib
+
 from absl import flags
 
 import epnet_tf
@@ -48,11 +50,14 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the bundle in --outp
 def main(_) -> None:
     """Loads model and data, converts, prints what the conversion changed."""
     # Not before the flags are known to be right: this takes seconds.
-    from epnet_tf.conversion import report
+    from epnet_tf.conversion import checks, report
     from epnet_tf.model import loading
     from epnet_tf.quantization import modes
 
+    # Nor are data read, many photos in minutes, before output and model are.
+    checks.check_output(pathlib.Path(_OUTPUT.value), _OVERWRITE.value)
     model = loading.load_epnet(_MODEL.value)
+    checks.check_model(model)
     dataset = epnet_tf.load_dataset(
         _DATASET.value,
         _DATA_DIR.value,

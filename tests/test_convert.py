@@ -298,3 +298,38 @@ def test_command_ends_bad_input_in_one_sentence(epnet, tmp_path):
     )
     assert "Traceback" not in result.stderr
     assert os.listdir(tmp_path) == []
+
+
+# Two commands in one process, since TensorFlow takes its time to start.
+COMMANDS = """
+import sys
+from absl import flags
+import convert
+from epnet_tf import cli
+
+model, *outputs = sys.argv[1:]
+for output in outputs:
+    flags.FLAGS.unparse_flags()
+    given = [f"--model={model}", "--dataset=absent", f"--output={output}"]
+    sys.argv = ["convert.py", *given]
+    try:
+        cli.run(convert.main)
+    except SystemExit as exit:
+        assert exit.code == 1
+"""
+
+
+def test_command_looks_at_output_and_model_before_it_reads_data(epnet, tmp_path):
+    untrained, taken = tmp_path / "classifiers.keras", tmp_path / "taken"
+    save_model(epnet.with_new_controllers(), untrained)
+    taken.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, untrained, taken, tmp_path / "new"],
+        capture_output=True,
+        text=True,
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+        check=True,
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "exists already" in errors[0] and "controllers are trained" in errors[1]

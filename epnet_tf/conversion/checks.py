@@ -59,11 +59,16 @@ def check_model(model: EPNet) -> None:
     """Checks that a model can be converted.
 
     Raises:
-        ValueError: If it is no `EPNet`.
+        ValueError: If it is no `EPNet`, or its controllers are not trained.
     """
     if not isinstance(model, EPNet):
         raise ValueError(
             f"Expected an epnet_tf.EPNet. Received: {type(model).__name__}"
+        )
+    if model.beta_range is None and model.beta is None:
+        raise ValueError(
+            "Expected a model whose controllers are trained. "
+            f"Received: '{model.name}' with beta=None."
         )
 
 

@@ -363,11 +363,7 @@ def _typical_beta(model: EPNet) -> float:
     """The β that the policy is for; the middle, on a logarithmic scale, of a range."""
     if model.beta_range:
         return float(np.sqrt(np.prod(model.beta_range)))
-    if model.beta is None:
-        raise ValueError(
-            "Expected a model whose controllers are trained. "
-            f"Received: '{model.name}' with beta=None."
-        )
+    assert model.beta is not None  # So `checks.check_model` has found.
     return float(model.beta)
 
 

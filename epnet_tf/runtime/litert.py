@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
 
@@ -90,6 +91,22 @@ class LiteRTModel:
             name: _lasting_view(self._interpreter.tensor(tensor["index"])())
             for name, tensor in tensors.items()
         }
+
+
+def as_input(images: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
+    """Raw pixels in the type that a model takes; for bytes, fractions are rounded.
+
+    Args:
+        images: One image or several, values 0 to 255.
+        dtype: The type of the model's input.
+
+    Returns:
+        An array of that type, contiguous.
+    """
+    images = np.asarray(images)
+    if images.dtype.kind == "f" and np.dtype(dtype).kind == "u":
+        images = np.rint(images)
+    return np.ascontiguousarray(images, dtype)
 
 
 def _lasting_view(tensor: np.ndarray) -> np.ndarray:

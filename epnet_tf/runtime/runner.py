@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from epnet_tf.runtime import bundle
-from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.runtime.litert import LiteRTModel, as_input
 from epnet_tf.runtime.prediction import Prediction, check_beta, from_logits
 from epnet_tf.runtime.self_stopping import SelfStoppingModel, read_file
 
@@ -171,7 +171,7 @@ class SegmentRunner:
 
     def _as_input(self, images: np.ndarray) -> np.ndarray:
         """One or several images in the type that the model takes."""
-        return np.ascontiguousarray(images, self.manifest.input.dtype)
+        return as_input(images, self.manifest.input.dtype)
 
     def _new_worker(self) -> "_Worker":
         if self._content is not None:

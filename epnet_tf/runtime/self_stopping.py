@@ -10,7 +10,7 @@ import numpy as np
 
 from epnet_tf.runtime import bundle
 from epnet_tf.runtime.bundle import Manifest
-from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.runtime.litert import LiteRTModel, as_input
 
 # The signature with the input of the same name.
 MAX_EXIT = "max_exit"
@@ -59,7 +59,7 @@ class SelfStoppingModel:
             The exit, counted from 0, and its logits [classes], in memory that the next
             image may overwrite.
         """
-        self._image[:] = np.ascontiguousarray(image, self._dtype).data.cast("B")
+        self._image[:] = as_input(image, self._dtype).data.cast("B")
         if max_exit is None:
             self._model.invoke()
             return self._exit[0] - 1, self._logits

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
-from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.runtime.litert import LiteRTModel, as_input
 from epnet_tf.runtime.prediction import ExitOutputs, from_named
 from epnet_tf.tflite.flatbuffer import Graph
 
@@ -83,8 +83,9 @@ def run(model: LiteRTModel, images) -> dict[str, np.ndarray]:
         name: np.empty([len(images), *memory.shape[1:]], memory.dtype)
         for name, memory in model.outputs.items()
     }
+    pixels = model.inputs["image"][0]
     for i, image in _with_progress(images):
-        np.copyto(model.inputs["image"][0], image, casting="unsafe")
+        pixels[...] = as_input(image, pixels.dtype)
         model.invoke()
         for name, memory in model.outputs.items():
             results[name][i] = memory[0]

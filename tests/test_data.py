@@ -15,6 +15,7 @@ from epnet_tf.data import (
     load_dataset,
     pixel_moments,
     steps_per_epoch,
+    streams,
     training_pipeline,
     vary_photos,
 )
@@ -574,6 +575,27 @@ def test_streamed_photos_are_varied_as_they_are_read():
     np.testing.assert_array_equal(images[[3, 1]], np.asarray(unseen.images[[3, 1]]))
     assert np.any(images != pixels)
     assert np.any(images != np.asarray(dataset.unseen(1).images))
+
+
+def test_spooled_images_are_of_one_size():
+    """In one file, they would begin where others end."""
+
+    def batches(sizes):
+        for number, side in enumerate(sizes):
+            yield np.full([2, side, 3, 1], number, np.uint8), np.full(2, number)
+
+    def spool(*sizes):
+        image = tf.TensorSpec([None, None, 3, 1], tf.uint8)
+        signature = (image, tf.TensorSpec([None], tf.int64))
+        dataset = tf.data.Dataset.from_generator(
+            lambda: batches(sizes), output_signature=signature
+        )
+        return streams.spooled(dataset)
+
+    images, labels = spool(4, 4)
+    assert [int(image.max()) for image in images] == labels.tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match=r"one size\. Received: \[5, 3, 1\] after \[4"):
+        spool(4, 5)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -1,5 +1,6 @@
 """Images that stay where they are until they are asked for: in files, on disk."""
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -115,18 +116,24 @@ def spooled(dataset: tf.data.Dataset) -> tuple[StreamedImages, np.ndarray]:
         the labels.
 
     Raises:
-        ValueError: If it has no end, no labels or no images.
+        ValueError: If it has no end, no labels or no images, or they differ in size.
     """
     file = tempfile.TemporaryFile()
-    labels = []
+    labels, shape = [], None
     for images, of_images in labelled_batches(dataset, 256).as_numpy_iterator():
+        if shape not in (None, images.shape[1:]):
+            raise ValueError(
+                "Expected a data set of images of one size. "
+                f"Received: {list(images.shape[1:])} after {list(shape)}."
+            )
+        shape = images.shape[1:]
         file.write(np.ascontiguousarray(images).data)
         labels.append(of_images)
     if not labels:
         raise ValueError("Expected a data set of at least one image. Received: none.")
     file.flush()
-    shape, dtype = images.shape[1:], images.dtype
-    size = images[0].nbytes
+    dtype = images.dtype
+    size = math.prod(shape) * dtype.itemsize
 
     def read(index: int) -> np.ndarray:
         # Unlike seek and read, in one call: threads share the file.

@@ -94,7 +94,7 @@ def _recipe(folder: pathlib.Path) -> str:
 def _rows(name: str, case, betas) -> list[list[str]]:
     """The rows of one network: a policy each, of which there is something to tell."""
     from epnet_tf import policies
-    from epnet_tf.experiments.case import kept_controllers
+    from epnet_tf.experiments.case_controllers import kept_controllers
 
     accuracies = " ".join(f"{100 * a:.1f}" for a in case.test.correct.mean(axis=0))
     costs = case.model.exit_costs

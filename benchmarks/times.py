@@ -23,7 +23,7 @@ from epnet_tf.conversion import benchmark
 from epnet_tf.conversion.timing import Timing
 from epnet_tf.data import Dataset
 from epnet_tf.evaluation.markdown import table
-from epnet_tf.experiments.case import kept_model
+from epnet_tf.experiments.case_controllers import kept_model
 from epnet_tf.experiments.config import load_dataset
 from epnet_tf.experiments.plans import plan_for
 from epnet_tf.files import write_whole

@@ -18,7 +18,7 @@ from epnet_tf.evaluation import (
     tables,
 )
 from epnet_tf.evaluation.contest import Outcome
-from epnet_tf.experiments import case, plans
+from epnet_tf.experiments import case, case_controllers, plans, recipes
 from epnet_tf.model import ExitStates
 from epnet_tf.policies import Score
 
@@ -140,10 +140,10 @@ def test_controllers_are_kept_for_one_recipe(model, tmp_path):
     states = epnet_tf.compute_states(model, images, labels, verbose=0)
     weights = policies.controller_weights(model)
     file = tmp_path / "kept" / "epnet-0.npz"
-    assert case._recipe(file) == ""
-    case._write(file, "these", [weights, weights], 1.5)
-    (one, other), seconds = case._read(file)
-    assert seconds == 1.5 and case._recipe(file) == "these"
+    assert recipes.recipe_of(file) == ""
+    case_controllers._write(file, "these", [weights, weights], 1.5)
+    (one, other), seconds = case_controllers._read(file)
+    assert seconds == 1.5 and recipes.recipe_of(file) == "these"
     for kept in (one, other):
         np.testing.assert_allclose(
             policies.stop_logits(model, states, weights=kept),
@@ -158,15 +158,15 @@ def test_a_model_with_the_controllers_that_were_kept(model, tmp_path):
     doubled = [([2 * w for w in trained], rest) for trained, rest in weights]
     recipe = json.dumps({"betas": [1e-6, 4e-6]})
     file = tmp_path / "controllers" / "epnet-0.npz"
-    case._write(file, recipe, [weights, doubled], 1.5)
-    found = case.kept_model(tmp_path, 4e-6)
+    case_controllers._write(file, recipe, [weights, doubled], 1.5)
+    found = case_controllers.kept_model(tmp_path, 4e-6)
     assert found.beta == 4e-6
     kept = policies.controller_weights(found)
     for (trained, _), (own, _) in zip(kept, weights, strict=True):
         for value, before in zip(trained, own, strict=True):
             np.testing.assert_allclose(value, 2 * before, rtol=2e-3, atol=1e-6)
     with pytest.raises(ValueError, match=r"1e-06, 4e-06\. Received: beta=2e-06"):
-        case.kept_model(tmp_path, 2e-6)
+        case_controllers.kept_model(tmp_path, 2e-6)
 
 
 def test_other_controllers_on_the_same_exits(model):

@@ -12,7 +12,7 @@ import pathlib
 
 from epnet_tf.conversion.convert import convert
 from epnet_tf.data import load_dataset
-from epnet_tf.experiments.case import kept_model
+from epnet_tf.experiments.case_controllers import kept_model
 from epnet_tf.quantization import modes
 
 WORKDIR = pathlib.Path(__file__).resolve().parents[2] / "models" / "maxmin"

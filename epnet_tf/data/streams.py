@@ -119,7 +119,8 @@ def spooled(dataset: tf.data.Dataset) -> tuple[StreamedImages, np.ndarray]:
         ValueError: If it has no end, no labels or no images, or they differ in size.
     """
     file = tempfile.TemporaryFile()
-    labels, shape = [], None
+    labels = []
+    shape: tuple[int, ...] | None = None
     for images, of_images in labelled_batches(dataset, 256).as_numpy_iterator():
         if shape not in (None, images.shape[1:]):
             raise ValueError(
@@ -129,7 +130,7 @@ def spooled(dataset: tf.data.Dataset) -> tuple[StreamedImages, np.ndarray]:
         shape = images.shape[1:]
         file.write(np.ascontiguousarray(images).data)
         labels.append(of_images)
-    if not labels:
+    if shape is None:
         raise ValueError("Expected a data set of at least one image. Received: none.")
     file.flush()
     dtype = images.dtype

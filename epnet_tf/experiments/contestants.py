@@ -6,7 +6,8 @@ import numpy as np
 
 from epnet_tf import policies
 from epnet_tf.evaluation.contest import Contestants
-from epnet_tf.experiments.case import Case, trained_controllers
+from epnet_tf.experiments.case import Case
+from epnet_tf.experiments.case_controllers import trained_controllers
 from epnet_tf.policies import Policy
 from epnet_tf.policies.learned import ControllerWeights
 

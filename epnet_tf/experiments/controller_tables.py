@@ -9,7 +9,8 @@ from epnet_tf import policies
 from epnet_tf.evaluation import paper
 from epnet_tf.evaluation.reports import row
 from epnet_tf.evaluation.tables import within_budget
-from epnet_tf.experiments.case import Case, trained_controllers
+from epnet_tf.experiments.case import Case
+from epnet_tf.experiments.case_controllers import trained_controllers
 from epnet_tf.model import PaperController
 
 

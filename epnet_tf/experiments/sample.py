@@ -5,7 +5,8 @@ import os
 import numpy as np
 
 from epnet_tf import policies
-from epnet_tf.experiments.case import Case, kept_controllers
+from epnet_tf.experiments.case import Case
+from epnet_tf.experiments.case_controllers import kept_controllers
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, ExitStates, compute_states
 

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from epnet_tf.data import Split
-from epnet_tf.files import write_whole
+from epnet_tf.experiments import recipes
 from epnet_tf.model import EPNet, ExitStates, compute_states
 from epnet_tf.model.states import joined
 from epnet_tf.runtime.prediction import numbered
@@ -50,21 +50,15 @@ def write(
     """
     for start in range(worker * _SHARD, len(split), workers * _SHARD):
         file = _file(folder, start)
-        if _recipe(file) == recipe:
+        if recipes.recipe_of(file) == recipe:
             continue
         part = slice(start, start + _SHARD)
         states = compute_states(
             model, split.images[part], split.labels[part], verbose=verbose
         )
-        pooled: dict = {f"pooled_{i:02d}": m for i, m in enumerate(states.pooled, 1)}
-        with write_whole(file) as path, path.open("wb") as stream:
-            np.savez(
-                stream,
-                recipe=recipe,
-                logits=states.logits,
-                labels=states.labels,
-                **pooled,
-            )
+        arrays = {"logits": states.logits, "labels": states.labels}
+        arrays |= {f"pooled_{i:02d}": m for i, m in enumerate(states.pooled, 1)}
+        recipes.write(file, recipe, arrays)
 
 
 def read(folder: pathlib.Path, recipe: str, count: int) -> ExitStates:
@@ -81,7 +75,7 @@ def read(folder: pathlib.Path, recipe: str, count: int) -> ExitStates:
     parts = []
     for start in range(0, count, _SHARD):
         file = _file(folder, start)
-        if _recipe(file) != recipe:
+        if recipes.recipe_of(file) != recipe:
             raise ValueError(
                 "Expected the exit states that another worker has written, in a "
                 f"--workdir that all workers see. Received: none in '{file}'."
@@ -94,11 +88,3 @@ def read(folder: pathlib.Path, recipe: str, count: int) -> ExitStates:
 
 def _file(folder: str | os.PathLike, start: int) -> pathlib.Path:
     return pathlib.Path(folder) / f"{start:09d}.npz"
-
-
-def _recipe(file: pathlib.Path) -> str:
-    """What the states in a file were computed by; empty if there is none."""
-    if not file.exists():
-        return ""
-    with np.load(file) as kept:
-        return str(kept["recipe"])

@@ -27,8 +27,8 @@ from epnet_tf.experiments.case import (
     Case,
     load_case,
     load_range_model,
-    trained_controllers,
 )
+from epnet_tf.experiments.case_controllers import trained_controllers
 from epnet_tf.experiments.contestants import contestants, paper_contestants
 from epnet_tf.files import write_whole
 from epnet_tf.runtime.cost_table import read_costs

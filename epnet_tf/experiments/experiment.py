@@ -148,7 +148,7 @@ def _first_stage(config: Config, dataset, workdir, verbose, strategy, team) -> E
         model = _chosen_exits(config, model, count, dataset, verbose)
         if is_chief(strategy):
             save_model(model, workdir / "classifiers.keras")
-        agree(team, "that the chosen exits are written", True)
+        agree(team, "the choice of exits", list(model.exit_layers))
     return model
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from small_models import small_backbone, small_images
+from small_models import small_backbone, small_epnet, small_images
 
 import epnet_tf
 from epnet_tf import data
@@ -188,6 +188,18 @@ def test_states_of_exits_that_are_chosen_anew_do_not_stay(
             again = dataclasses.replace(config, betas=betas)
             experiment.run(again, tmp_path, verbose=0)
         assert (tmp_path / "states").exists() == stay
+
+
+def test_workers_take_the_exits_that_their_chief_has_chosen(
+    inputs, tmp_path, monkeypatch
+):
+    model = small_epnet()
+    model.with_exits(["block2_relu1"]).save(tmp_path / "classifiers.keras")
+    monkeypatch.setattr(experiment, "trained_classifiers", lambda *_: model)
+    monkeypatch.setattr(experiment, "is_chief", lambda _: False)
+    config = config_for(inputs, exits="auto:2")
+    found = experiment._first_stage(config, None, tmp_path, 0, None, None)
+    assert found.exit_layers == ("block2_relu1", model.exit_layers[-1])
 
 
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"learning_rate": 0.5}])

@@ -145,10 +145,13 @@ def _first_stage(config: Config, dataset, workdir, verbose, strategy, team) -> E
     model.costs = config.costs
     count = exits_to_choose(config.schedule.exits)
     if count:
-        model = _chosen_exits(config, model, count, dataset, verbose)
+        file = workdir / "classifiers.keras"
         if is_chief(strategy):
-            save_model(model, workdir / "classifiers.keras")
-        agree(team, "the choice of exits", list(model.exit_layers))
+            model = _chosen_exits(config, model, count, dataset, verbose)
+            save_model(model, file)
+        agree(team, "that the chosen exits are written", True)
+        if not is_chief(strategy):  # Else another processor might choose otherwise.
+            model = keras.saving.load_model(file)
     return model
 
 

@@ -33,7 +33,11 @@ def population(count, seed=0):
 
 
 EVERYONE = population(40_000)
-GATES = budget.softmax_gate_candidates(COSTS, count=40)
+# From γ = 1 (all leave at once) to γ = 0 (all stay to the end).
+GATES = {
+    float(gamma): policies.softmax_gate(gamma, COSTS)
+    for gamma in [*np.geomspace(1.0, 1e-9, 39), 0.0]
+}
 
 
 def test_p_value_by_hand():

@@ -32,7 +32,6 @@ from epnet_tf.model.cost import ExitCosts
 from epnet_tf.model.states import ExitStates
 from epnet_tf.policies.learned import epnet
 from epnet_tf.policies.policy import Policy
-from epnet_tf.policies.rules import softmax_gate
 from epnet_tf.runtime import units
 
 # Policies by their parameter, ordered from the cheapest to the dearest. Order and
@@ -81,17 +80,6 @@ def epnet_candidates(model: keras.Model, count: int = 100) -> Candidates:
     # Rounding must not lead out of the range.
     betas = np.clip(np.geomspace(high, low, count), low, high)
     return {float(beta): epnet(model, float(beta)) for beta in betas}
-
-
-def softmax_gate_candidates(costs: ExitCosts, count: int = 300) -> Candidates:
-    """Softmax gates from γ = 1 (all leave at once) to γ = 0 (all stay to the end).
-
-    Args:
-        costs: The model's costs.
-        count: Number of candidates.
-    """
-    gammas = [*np.geomspace(1.0, 1e-9, count - 1), 0.0]
-    return {float(gamma): softmax_gate(gamma, costs) for gamma in gammas}
 
 
 def parse(budget: str, costs: ExitCosts) -> float:

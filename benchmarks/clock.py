@@ -38,7 +38,7 @@ from epnet_tf.conversion.timing import one_image, time_in_turn
 from epnet_tf.data.streams import blocks
 from epnet_tf.evaluation import figures, promises
 from epnet_tf.experiments import promised
-from epnet_tf.experiments.config import load_dataset, passes_for
+from epnet_tf.experiments.config import load_dataset, passes_for, read_settings
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, ExitStates, compute_states
 from epnet_tf.quantization import modes
@@ -114,7 +114,7 @@ def main(_) -> None:
 
 def load(workdir: str, folder: pathlib.Path) -> Trained:
     """Loads what `train.py` left, and computes the states of its images."""
-    config = json.loads((pathlib.Path(workdir) / "config.json").read_text())
+    config = read_settings(pathlib.Path(workdir) / "config.json")
     dataset = load_dataset(config, _DATA_DIR.value)
     model = keras.saving.load_model(pathlib.Path(workdir) / "classifiers.keras")
     unseen, validation = dataset.unseen(), dataset.validation

@@ -7,7 +7,6 @@ the table has the mean benefit over seeds, for each β of the experiment.
 """
 
 import dataclasses
-import json
 import pathlib
 
 import keras
@@ -15,7 +14,8 @@ import numpy as np
 from absl import flags
 from keras import layers
 
-from epnet_tf import cli, data, policies
+from epnet_tf import cli, policies
+from epnet_tf.experiments.config import load_dataset, read_settings
 from epnet_tf.model import Controller, PaperController, compute_states, heads
 from epnet_tf.training import train_controllers
 
@@ -71,8 +71,8 @@ VARIANTS = {
 def main(_) -> None:
     """Trains and scores every variant."""
     workdir = pathlib.Path(_WORKDIR.value)
-    config = json.loads((workdir / "config.json").read_text())
-    dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
+    config = read_settings(workdir / "config.json")
+    dataset = load_dataset(config, _DATA_DIR.value)
     model = keras.saving.load_model(workdir / "classifiers.keras")
     train, validation, test = (
         compute_states(model, split.images, split.labels)

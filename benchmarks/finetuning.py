@@ -20,7 +20,7 @@ from keras import ops
 
 from epnet_tf import cli, data, objective, policies
 from epnet_tf.evaluation import markdown
-from epnet_tf.experiments.config import passes_for
+from epnet_tf.experiments.config import load_dataset, passes_for, read_settings
 from epnet_tf.experiments.stage_one import decayed_sgd
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, compute_states
@@ -79,8 +79,8 @@ def main(_) -> None:
     """For each β, as it is and with every floor; writes the table."""
     folder, workdir = pathlib.Path(_FOLDER.value), pathlib.Path(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)
-    config = json.loads((folder / "config.json").read_text())
-    dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
+    config = read_settings(folder / "config.json")
+    dataset = load_dataset(config, _DATA_DIR.value)
     wanted = [(beta, floor) for beta in _BETA.value for floor in (None, *_FLOOR.value)]
     rows = []
     for beta, floor in wanted:

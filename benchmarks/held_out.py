@@ -10,7 +10,6 @@ training images drawn anew once, and several times with as many passes less.
 """
 
 import itertools
-import json
 import pathlib
 
 import numpy as np
@@ -33,14 +32,15 @@ def main(_) -> None:
     # Not before the flags are known to be right: this takes seconds.
     import keras
 
-    from epnet_tf import data, policies
+    from epnet_tf import policies
     from epnet_tf.experiments.case import mixed
+    from epnet_tf.experiments.config import load_dataset, read_settings
     from epnet_tf.model import compute_states
     from epnet_tf.training import train_controllers
 
     workdir = pathlib.Path(_WORKDIR.value)
-    config = json.loads((workdir / "config.json").read_text())
-    dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
+    config = read_settings(workdir / "config.json")
+    dataset = load_dataset(config, _DATA_DIR.value)
     model = keras.saving.load_model(workdir / "classifiers.keras")
     validation, *train = (
         compute_states(model, split.images, split.labels)

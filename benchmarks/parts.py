@@ -10,7 +10,6 @@ alone.
 """
 
 import dataclasses
-import json
 import pathlib
 
 import numpy as np
@@ -80,7 +79,9 @@ _INTRODUCTION = (
 
 def _recipe(folder: pathlib.Path) -> str:
     """How the network was trained, in words, from its configuration."""
-    schedule = json.loads((folder / "config.json").read_text())["schedule"]
+    from epnet_tf.experiments.config import read_settings
+
+    schedule = read_settings(folder / "config.json")["schedule"]
     told = [f"our heads, {schedule['epochs']} epochs"]
     if schedule.get("equilibrium"):
         told.append("gradient equilibrium")

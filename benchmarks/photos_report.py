@@ -13,7 +13,7 @@ from epnet_tf import data, policies
 from epnet_tf.conversion import report
 from epnet_tf.evaluation import figures
 from epnet_tf.evaluation.markdown import table
-from epnet_tf.experiments.config import load_dataset
+from epnet_tf.experiments.config import load_dataset, read_settings
 from epnet_tf.experiments.experiment import model_file
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, ExitStates, compute_states
@@ -121,7 +121,7 @@ def _load(trained: pathlib.Path, beta: float) -> EPNet:
 
 
 def _dataset(trained: pathlib.Path) -> data.Dataset:
-    return load_dataset(json.loads((trained / "config.json").read_text()), None)
+    return load_dataset(read_settings(trained / "config.json"), None)
 
 
 def _frozen_states(trained: pathlib.Path, model: EPNet, split) -> ExitStates:

@@ -10,7 +10,6 @@ data sets stay.
 """
 
 import dataclasses
-import json
 import pathlib
 import re
 import tempfile
@@ -21,6 +20,7 @@ from absl import flags
 import epnet_tf
 from epnet_tf import cli, data
 from epnet_tf.evaluation.markdown import table
+from epnet_tf.experiments.config import load_dataset, read_settings
 from epnet_tf.experiments.plans import plan_for
 from epnet_tf.experiments.stage_two import model_file
 from epnet_tf.files import write_whole
@@ -90,8 +90,8 @@ def with_section(text: str, section: str) -> str:
 
 def measured(workdir: pathlib.Path) -> str:
     """The section of one data set, with its title."""
-    config = json.loads((workdir / "config.json").read_text())
-    dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
+    config = read_settings(workdir / "config.json")
+    dataset = load_dataset(config, _DATA_DIR.value)
     found: dict[str, list[Manifest]] = {mode: [] for mode in _MODE.value}
     for number, model in enumerate(models(workdir, config, dataset)):
         for mode in found:

@@ -9,7 +9,6 @@ images; run it where nothing else runs. Writes `results/times.md`. With
 leaves, it has the app's bundles on the JVM as well.
 """
 
-import json
 import pathlib
 import tempfile
 
@@ -24,7 +23,7 @@ from epnet_tf.conversion.timing import Timing
 from epnet_tf.data import Dataset
 from epnet_tf.evaluation.markdown import table
 from epnet_tf.experiments.case_controllers import kept_model
-from epnet_tf.experiments.config import load_dataset
+from epnet_tf.experiments.config import load_dataset, read_settings
 from epnet_tf.experiments.plans import plan_for
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet
@@ -64,7 +63,7 @@ def main(_) -> None:
 
 def section(workdir: pathlib.Path) -> str:
     """The times of one network, in float32 and in int8."""
-    config = json.loads((workdir / "config.json").read_text())
+    config = read_settings(workdir / "config.json")
     dataset = load_dataset(config, _DATA_DIR.value)
     beta = plan_for(dataset.name).table_beta
     model = kept_model(workdir, beta)

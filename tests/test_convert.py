@@ -163,6 +163,7 @@ def with_nan(images):
         ({"images": lambda x: x - 300.0}, "Received: values from -3"),
         ({"images": lambda x: x.astype(np.int64)}, "Received: int64"),
         ({"labels": ["a", "b"]}, "Received: 2 labels"),
+        ({"labels": ["a", "b", 3, "d"]}, r"labels that are text\. Received: 3"),
         ({"evaluation": lambda x, y: (x, y[:5])}, "each of 60 images. Received: 5"),
         ({"evaluation": lambda x, y: (x, y + 1)}, "0 to 3, for 4 classes.*from 1 to 4"),
         ({"evaluation": lambda x, y: (with_nan(x), y)}, "Received: NaN"),

@@ -202,6 +202,15 @@ def test_workers_take_the_exits_that_their_chief_has_chosen(
     assert found.exit_layers == ("block2_relu1", model.exit_layers[-1])
 
 
+def test_one_validation_image_is_told_before_anything_is_trained(inputs, tmp_path):
+    (x, y), file = small_images(19, seed=0), tmp_path / "few.npz"
+    np.savez(file, x_train=x, y_train=y, x_test=x, y_test=y)
+    config = config_for((str(file), inputs[1]), batch_size=8)
+    with pytest.raises(ValueError, match=r"2 validation images.*: 1 for few"):
+        experiment.run(config, tmp_path / "workdir", verbose=0)
+    assert not (tmp_path / "workdir").exists()
+
+
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"learning_rate": 0.5}])
 def test_another_stage_one_in_the_same_folder(finished, inputs, change):
     workdir, metrics = finished

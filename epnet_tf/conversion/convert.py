@@ -335,6 +335,9 @@ def _describe(
             f"Expected {model.num_classes} labels, one for each class of the model. "
             f"Received: {len(labels)} labels."
         )
+    other = next((label for label in labels if not isinstance(label, str)), None)
+    if other is not None:
+        raise ValueError(f"Expected labels that are text. Received: {other!r}.")
     return Manifest(
         format=bundle.FORMAT,
         version=bundle.VERSION,

@@ -333,6 +333,12 @@ def _check(
             "Expected recompose for data sets whose images are composed of several. "
             f"Received: recompose=True for {dataset.name}."
         )
+    if len(dataset.validation) < 2:
+        raise ValueError(
+            "Expected at least 2 validation images, to tune thresholds on one and "
+            "score them on another. "
+            f"Received: {len(dataset.validation)} for {dataset.name}."
+        )
     trained = trained_file(workdir, config)
     if not trained.exists():
         data.steps_per_epoch(

@@ -14,12 +14,14 @@ scored on the rest, five times). Rows are kept in the workdir: run again, it res
 import json
 import pathlib
 
+import begun
 import keras
 from absl import flags
 from keras import ops
 
 from epnet_tf import cli, data, objective, policies
 from epnet_tf.evaluation import markdown
+from epnet_tf.experiments import recipes
 from epnet_tf.experiments.config import load_dataset, passes_for, read_settings
 from epnet_tf.experiments.stage_one import decayed_sgd
 from epnet_tf.files import write_whole
@@ -78,7 +80,13 @@ class BenefitTrainer(ClassifierTrainer):
 def main(_) -> None:
     """For each β, as it is and with every floor; writes the table."""
     folder, workdir = pathlib.Path(_FOLDER.value), pathlib.Path(_WORKDIR.value)
-    workdir.mkdir(parents=True, exist_ok=True)
+    begun.begin(
+        workdir,
+        classifiers=recipes.of_file(folder / "classifiers.keras"),
+        epochs=_EPOCHS.value,
+        learning_rate=_LEARNING_RATE.value,
+        states=_STATES.value,
+    )
     config = read_settings(folder / "config.json")
     dataset = load_dataset(config, _DATA_DIR.value)
     wanted = [(beta, floor) for beta in _BETA.value for floor in (None, *_FLOOR.value)]

@@ -48,10 +48,17 @@ _JPEG_QUALITY = 95
 def main(_) -> None:
     """Makes the folder, trains, converts, reports."""
     # Not before the flags are known to be right: this takes seconds.
+    import begun
     import photos_report
 
     workdir = pathlib.Path(_WORKDIR.value)
-    workdir.mkdir(parents=True, exist_ok=True)
+    begun.begin(
+        workdir,
+        images=_IMAGES.value,
+        validation=_VALIDATION.value,
+        test=_TEST.value,
+        size=_SIZE.value,
+    )
     pictures, backbone = workdir / "pictures", workdir / "backbone.keras"
     if not pictures.exists():
         write_pictures(pictures)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 
 from epnet_tf import data
-from epnet_tf.experiments import cross_fitted
+from epnet_tf.experiments import cross_fitted, recipes
 from epnet_tf.experiments.config import (
     Schedule,
     check_files,
@@ -184,7 +183,7 @@ def _loaded(
         states = f"cross-fitted, {states}"
     recipe = {
         "states": states,
-        "classifiers": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "classifiers": recipes.of_file(file),
         "validation_repeats": plan.validation_repeats,
     }
     if costs is not None:

@@ -12,7 +12,13 @@ import tensorflow as tf
 from epnet_tf import data, policies
 from epnet_tf.cluster import Team, agree
 from epnet_tf.evaluation import curve, figures
-from epnet_tf.experiments import cross_fitted, promised, stage_two, state_shards
+from epnet_tf.experiments import (
+    cross_fitted,
+    promised,
+    recipes,
+    stage_two,
+    state_shards,
+)
 from epnet_tf.experiments.config import (
     SCHEDULES,
     Config,
@@ -245,7 +251,7 @@ def _shared_exit_states(
     if not is_cross_fitted:
         splits["train"] = dataset.unseen_draws(draws_for(dataset))
     folder = workdir / _STATES
-    recipe = state_shards.recipe(workdir / "classifiers.keras")
+    recipe = recipes.of_file(workdir / "classifiers.keras")
     worker, workers = team.cluster.index, len(team.cluster.workers)
     for name, split in splits.items():
         state_shards.write(

@@ -1,5 +1,6 @@
 """Arrays in a file, with what they were made by: if that is another, they are stale."""
 
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -7,6 +8,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from epnet_tf.files import write_whole
+
+
+def of_file(file: str | os.PathLike) -> str:
+    """The recipe of what is made by a file, such as a model's: its SHA-256."""
+    return hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
 
 
 def write(

@@ -1,6 +1,5 @@
 """Exit states in shards on disk, which several workers compute side by side."""
 
-import hashlib
 import os
 import pathlib
 
@@ -14,15 +13,6 @@ from epnet_tf.runtime.prediction import numbered
 
 # Images in a shard: what is lost when a worker is killed is one of these.
 _SHARD = 4096
-
-
-def recipe(model_file: pathlib.Path) -> str:
-    """What states depend on, beside the images: the file of the trained classifiers.
-
-    Args:
-        model_file: `classifiers.keras`.
-    """
-    return hashlib.sha256(model_file.read_bytes()).hexdigest()
 
 
 def write(
@@ -41,7 +31,8 @@ def write(
 
     Args:
         folder: Where the split's shards are.
-        recipe: As `recipe` gives it.
+        recipe: What states depend on, beside the images: `recipes.of_file` of the
+            trained classifiers.
         model: The `EPNet` with trained classifiers.
         split: All images and labels.
         worker: This worker's number, from 0.
@@ -66,7 +57,7 @@ def read(folder: pathlib.Path, recipe: str, count: int) -> ExitStates:
 
     Args:
         folder: Where the split's shards are.
-        recipe: As `recipe` gives it.
+        recipe: As in `write`.
         count: Number of images.
 
     Raises:

@@ -177,6 +177,16 @@ def test_unfrozen_it_is_fine_tuned_with_its_batch_statistics():
     assert np.any(moving[0] != model.get_layer("bn1").get_weights()[2])
 
 
+def test_layers_that_are_frozen_one_by_one_stay_so():
+    backbone = pretrained()
+    backbone.get_layer("bn1").trainable = False
+    model = epnet_tf.EPNet(backbone, 3, exits=["relu0"])
+    model.frozen = False
+    assert not model.get_layer("bn1").trainable
+    model.frozen = True
+    assert split_state_model(model)[0].trainable_weights == []
+
+
 def test_a_trainer_keeps_how_it_runs_the_main_branch(tmp_path):
     trainer = train(frozen_epnet(head=False), frozen_statistics=True)
     trainer.save(tmp_path / "trainer.keras")

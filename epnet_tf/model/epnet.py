@@ -236,8 +236,10 @@ class EPNet(keras.Model):
 
     @frozen.setter
     def frozen(self, frozen: bool):
-        self._frozen = bool(frozen)
-        self._set_main_branch_trainable(not frozen)
+        # Else layers that the user has frozen one by one would not stay so.
+        if bool(frozen) != self._frozen:
+            self._frozen = bool(frozen)
+            self._set_main_branch_trainable(not frozen)
 
     @property
     def trainable(self) -> bool:

@@ -51,11 +51,13 @@ def main(_) -> None:
     """Loads model and data, converts, prints what the conversion changed."""
     # Not before the flags are known to be right: this takes seconds.
     from epnet_tf.conversion import checks, report
+    from epnet_tf.experiments import config
     from epnet_tf.model import loading
     from epnet_tf.quantization import modes
 
     # Nor are data read, many photos in minutes, before output and model are.
     checks.check_output(pathlib.Path(_OUTPUT.value), _OVERWRITE.value)
+    config.check_as_trained(_MODEL.value, _DATASET.value, _SEED.value, _CROP.value)
     model = loading.load_epnet(_MODEL.value)
     checks.check_model(model)
     dataset = epnet_tf.load_dataset(

@@ -14,6 +14,7 @@ import epnet_tf
 from epnet_tf import data
 from epnet_tf.evaluation import reports
 from epnet_tf.experiments import case, experiment
+from epnet_tf.experiments import config as config_module
 from epnet_tf.experiments.checkpoint import Checkpoint
 from epnet_tf.model import PaperClassifier
 
@@ -169,6 +170,27 @@ def test_other_files_than_it_was_begun_with(finished, inputs, tmp_path):
             experiment.run(again, workdir, verbose=0)
     with pytest.raises(ValueError, match=r"bright\.npz.*added, removed or changed"):
         case.load_case(workdir, verbose=0)
+
+
+def test_a_model_is_not_measured_on_what_it_has_learned_from(inputs, tmp_path):
+    file, model = tmp_path / "bright.npz", tmp_path / "run" / "beta-1" / "model.keras"
+    shutil.copy(inputs[0], file)
+    check, given = config_module.check_as_trained, (str(file), 0, False)
+    check(model, *given)  # Nothing is known of it.
+    config = config_for((str(file), inputs[1]))
+    settings = config.as_json() | {"files": data.fingerprint(file)}
+    model.parent.mkdir(parents=True)
+    (model.parents[1] / "config.json").write_text(json.dumps(settings))
+    (model.parent / "config.json").write_text("{}")  # Of something else.
+    check(model, *given)
+    with pytest.raises(ValueError, match=r"Expected seed=0, as .*Received: seed=1"):
+        check(model, str(file), 1, False)
+    with pytest.raises(ValueError, match=r"Expected crop=False.*Received: crop=True"):
+        check(model, str(file), 0, True)
+    check(model, "cifar10", 1, True)
+    file.write_bytes(b"others")
+    with pytest.raises(ValueError, match=r"bright\.npz.*added, removed or changed"):
+        check(model, *given)
 
 
 def test_states_of_exits_that_are_chosen_anew_do_not_stay(

@@ -300,6 +300,43 @@ def check_files(settings: Mapping, workdir: str | os.PathLike) -> None:
         )
 
 
+def check_as_trained(
+    model: str | os.PathLike, dataset: str, seed: int, crop: bool
+) -> None:
+    """Checks that a data set is split as it was when a model was trained.
+
+    Otherwise what the model has learned from would be held out to measure it on. Of a
+    model without the `config.json` of its experiment, beside it or in the folder above,
+    or with one for other data, nothing is known.
+
+    Args:
+        model: The model's file.
+        dataset: As in `epnet_tf.data.load_dataset`, as the next two.
+        seed: The seed.
+        crop: Whether pictures are cropped.
+
+    Raises:
+        ValueError: If it was trained with another seed, otherwise cropped pictures, or
+            other files.
+    """
+    for folder in pathlib.Path(model).resolve().parents[:2]:
+        try:
+            settings = completed(read_settings(folder / "config.json"))
+        except (OSError, ValueError):  # None, or another program's.
+            continue
+        if settings["dataset"] != dataset:
+            return
+        for name, value in (("seed", seed), ("crop", crop)):
+            if settings[name] != value:
+                raise ValueError(
+                    f"Expected {name}={settings[name]}, as '{model}' was trained with: "
+                    "else it would be measured on what it has learned from. "
+                    f"Received: {name}={value}."
+                )
+        check_files(settings, folder)
+        return
+
+
 def draws_for(dataset: data.Dataset) -> int:
     """Draws of the training images that controllers learn from.
 

@@ -13,7 +13,7 @@ from small_models import small_backbone, small_epnet, small_images
 import epnet_tf
 from epnet_tf import data
 from epnet_tf.evaluation import reports
-from epnet_tf.experiments import case, experiment
+from epnet_tf.experiments import case, experiment, stage_one
 from epnet_tf.experiments import config as config_module
 from epnet_tf.experiments.checkpoint import Checkpoint
 from epnet_tf.model import PaperClassifier
@@ -80,6 +80,12 @@ def test_models_are_for_their_beta(finished):
 def test_folders_of_beta(tmp_path, beta, folder):
     file = experiment.model_file(tmp_path, beta)
     assert file == tmp_path / folder / "model.keras"
+
+
+def test_models_of_two_betas_are_in_two_folders(inputs):
+    config_for(inputs, betas=(1e-6, 1e-6, 1.00001e-6))
+    with pytest.raises(ValueError, match="first six digits"):
+        config_for(inputs, betas=(1e-6, 1.0000001e-6))
 
 
 def test_config_and_metrics(finished, inputs):
@@ -273,6 +279,22 @@ def test_what_is_saved_is_in_float32(inputs, tmp_path):
     assert keras.config.dtype_policy().name == "float32"
     model = keras.saving.load_model(tmp_path / "classifiers.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+def test_a_training_that_fails_leaves_the_processs_precision(
+    inputs, tmp_path, monkeypatch
+):
+    def failing(*_, **__):
+        assert keras.config.dtype_policy().name == "mixed_float16"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage_one, "fit_distributed", failing)
+    config = dataclasses.replace(config_for(inputs), precision="mixed_float16")
+    with pytest.raises(KeyboardInterrupt):
+        experiment.trained_classifiers(
+            config, data.load_dataset(inputs[0]), tmp_path, verbose=0
+        )
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_exits_are_weighted_by_their_depth(inputs, tmp_path):

@@ -193,6 +193,11 @@ class Config:
     def __post_init__(self):
         for beta in self.betas:
             objective.check_beta(beta)
+        if len({f"{beta:g}" for beta in self.betas}) < len(set(self.betas)):
+            raise ValueError(
+                "Expected betas that differ in their first six digits, by which their "
+                f"models' folders are named. Received: betas={list(self.betas)}."
+            )
         if not all(points > 0 for points in self.accuracy_drops):
             raise ValueError(
                 "Expected accuracy drops above 0, in points. "

@@ -61,15 +61,11 @@ def trained_classifiers(
     if trained:
         return keras.saving.load_model(saved)
     phase = _Phase(config, dataset, workdir, verbose, strategy, team)
-    if not config.schedule.unfreeze_epochs:
-        model = _stage_one(phase)
-    else:
-        frozen = workdir / "frozen.keras"
-        has_frozen = frozen.exists()
-        agree(team, f"whether --workdir has {frozen.name}", has_frozen)
-        if not has_frozen:
-            phase.save(_stage_one(phase), frozen)
-        model = _fine_tuned(phase, frozen)
+    policy = keras.config.dtype_policy()
+    try:
+        model = _all_phases(phase)
+    finally:  # It is the process's, not ours.
+        keras.config.set_dtype_policy(policy)
     phase.save(model, saved)
     if is_chief(strategy):
         for name in ("classifiers", "fine_tuning"):
@@ -93,6 +89,18 @@ class _Phase:
         if is_chief(self.strategy):
             save_model(model, file)
         agree(self.team, f"that {file.name} is written", True)
+
+
+def _all_phases(phase: _Phase) -> EPNet:
+    """All that stage one trains; afterwards the process computes in float32."""
+    if not phase.config.schedule.unfreeze_epochs:
+        return _stage_one(phase)
+    frozen = phase.workdir / "frozen.keras"
+    has_frozen = frozen.exists()
+    agree(phase.team, f"whether --workdir has {frozen.name}", has_frozen)
+    if not has_frozen:
+        phase.save(_stage_one(phase), frozen)
+    return _fine_tuned(phase, frozen)
 
 
 def _stage_one(phase: _Phase) -> EPNet:

@@ -239,6 +239,17 @@ def test_one_validation_image_is_told_before_anything_is_trained(inputs, tmp_pat
     assert not (tmp_path / "workdir").exists()
 
 
+def test_what_a_kill_in_the_last_moment_left_goes(finished, inputs, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "workdir")
+    names = {p.name for p in workdir.iterdir()}
+    (workdir / "states" / "train").mkdir(parents=True)
+    (workdir / "classifiers.weights.h5").write_text("")
+    assert experiment.run(config_for(inputs), workdir, verbose=0) == finished[1]
+    dataset = data.load_dataset(inputs[0])
+    experiment.trained_classifiers(config_for(inputs), dataset, workdir, verbose=0)
+    assert {p.name for p in workdir.iterdir()} == names
+
+
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"learning_rate": 0.5}])
 def test_another_stage_one_in_the_same_folder(finished, inputs, change):
     workdir, metrics = finished

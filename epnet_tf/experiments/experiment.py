@@ -111,6 +111,7 @@ def run(
     metrics = _finished(metrics_file) if begun == config.as_json() else None
     agree(team, "whether --workdir has the results", metrics is not None)
     if metrics is not None:
+        shutil.rmtree(workdir / _STATES, ignore_errors=True)  # If killed before.
         return metrics
     dataset = load_dataset(config.as_json(), data_dir)
     config = _for_data(config, dataset)

@@ -59,14 +59,15 @@ def trained_classifiers(
     trained = saved.exists()
     agree(team, f"whether --workdir has {saved.name}", trained)
     if trained:
-        return keras.saving.load_model(saved)
-    phase = _Phase(config, dataset, workdir, verbose, strategy, team)
-    policy = keras.config.dtype_policy()
-    try:
-        model = _all_phases(phase)
-    finally:  # It is the process's, not ours.
-        keras.config.set_dtype_policy(policy)
-    phase.save(model, saved)
+        model = keras.saving.load_model(saved)
+    else:
+        phase = _Phase(config, dataset, workdir, verbose, strategy, team)
+        policy = keras.config.dtype_policy()
+        try:
+            model = _all_phases(phase)
+        finally:  # It is the process's, not ours.
+            keras.config.set_dtype_policy(policy)
+        phase.save(model, saved)
     if is_chief(strategy):
         for name in ("classifiers", "fine_tuning"):
             _checkpoint_file(workdir, name).unlink(missing_ok=True)

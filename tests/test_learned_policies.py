@@ -50,6 +50,12 @@ def test_weights_that_were_taken_decide_as_then(model, states):
     assert kept.decide(states).tolist() == expected.tolist()
 
 
+def test_states_of_other_exits_are_refused(model, states):
+    fewer = model.with_exits(["block1_relu1"])
+    with pytest.raises(ValueError, match=r"model's 2 exits\. Received: states of 3"):
+        policies.epnet(fewer).decide(states)
+
+
 def test_a_matched_threshold_keeps_to_the_budget(model, states):
     move_stops(model, states)
     weights = policies.controller_weights(model)

@@ -98,7 +98,15 @@ def stop_logits(
 
     Returns:
         Stop logits, float32 [n, N − 1].
+
+    Raises:
+        ValueError: If the states are of another number of exits.
     """
+    if states.logits.shape[1] != model.num_exits:
+        raise ValueError(
+            f"Expected states of the model's {model.num_exits} exits. "
+            f"Received: states of {states.logits.shape[1]}."
+        )
     inputs = [] if beta is None else [np.full([len(states), 1], beta, "float32")]
     stops = []
     for i, controller in enumerate(controllers(model)):

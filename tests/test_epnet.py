@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from small_models import branching_backbone, small_backbone, small_epnet, small_images
 
@@ -236,6 +237,8 @@ def test_classify_no_images(beta_range):
     nothing, something = (model.classify(x, **given) for x in (images[:0], images))
     assert [a.shape for a in nothing] == [(0,), (0,), (0,), (0, 3)]
     assert [a.dtype for a in nothing] == [a.dtype for a in something]
+    empty = tf.data.Dataset.from_tensor_slices(images).filter(lambda _: False)
+    assert model.classify(empty, **given).label.shape == (0,)
 
 
 @pytest.mark.parametrize("beta", [-1e-6, float("nan"), float("inf")])

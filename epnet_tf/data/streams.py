@@ -157,7 +157,7 @@ def in_batches(images, batch_size: int = 256):
         An array as it is; all else as a `tf.data.Dataset` of batches [b, h, w, c].
 
     Raises:
-        ValueError: If a data set has no end, or holds no images.
+        ValueError: If a data set has no end, or holds something else.
     """
     if isinstance(images, StreamedImages):
         return batches(images, batch_size=batch_size)

@@ -162,8 +162,9 @@ class EPNet(keras.Model):
                 f". Received: shape {list(shape)}."
             )
         inputs = self.with_beta(images, beta)
-        if streamed or len(images):
-            warn_of_range(next(iter(images)) if streamed else images)
+        some = next(iter(images), None) if streamed else images
+        if some is not None and len(some):
+            warn_of_range(some)
             outputs = self.predict(inputs, batch_size=batch_size, verbose=0)
         else:  # Keras predicts nothing without a batch.
             outputs = {

@@ -103,7 +103,7 @@ class ScaledLogBeta(layers.Layer):
     """β on a logarithmic scale: −1 at the low end of its range, 1 at the high end.
 
     Args:
-        beta_range: Lowest and highest cost sensitivity, percentage points per MAC.
+        beta_range: Lowest and highest cost sensitivity, points per unit of cost.
     """
 
     def __init__(self, beta_range, **kwargs):

@@ -41,7 +41,9 @@ def main(_) -> None:
     model.frozen = _FREEZE.value
     trainer = ClassifierTrainer(model)
     trainer.compile(optimizer=keras.optimizers.SGD(1e-3, momentum=0.9))
-    pipeline = data.training_pipeline(dataset.train, _BATCH_SIZE.value, seed=0)
+    pipeline = data.training_pipeline(
+        dataset.train, _BATCH_SIZE.value, seed=0, augment=dataset.augment
+    )
     batches = iter(pipeline)
     batch = next(batches)
     for name, step in (

@@ -14,12 +14,15 @@ import functools
 import json
 import pathlib
 
+import begun
 import keras
 from absl import flags
 from keras import layers, ops
 
 from epnet_tf import cli, data, policies
 from epnet_tf.evaluation import markdown
+from epnet_tf.experiments import recipes
+from epnet_tf.experiments.config import load_dataset, read_settings
 from epnet_tf.experiments.stage_one import decayed_sgd
 from epnet_tf.files import write_whole
 from epnet_tf.model import (
@@ -30,6 +33,7 @@ from epnet_tf.model import (
     compute_states,
 )
 from epnet_tf.model.cost import ExitCosts
+from epnet_tf.model.loading import save_model
 from epnet_tf.training import ClassifierTrainer
 
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of train.py to go on from.")
@@ -153,17 +157,22 @@ OPTIONS = {
 def main(_) -> None:
     """Trains with every option, and writes the table."""
     folder, workdir = pathlib.Path(_FOLDER.value), pathlib.Path(_WORKDIR.value)
-    workdir.mkdir(parents=True, exist_ok=True)
-    config = json.loads((folder / "config.json").read_text())
-    dataset = data.load_dataset(config["dataset"], _DATA_DIR.value, config["seed"])
+    begun.begin(
+        workdir,
+        classifiers=recipes.of_file(folder / "classifiers.keras"),
+        epochs=_EPOCHS.value,
+        learning_rate=_LEARNING_RATE.value,
+        betas=_BETA.value,
+    )
+    config = read_settings(folder / "config.json")
+    dataset = load_dataset(config, _DATA_DIR.value)
     trained = keras.saving.load_model(folder / "classifiers.keras")
     rows = {}
     for option in _OPTION.value or OPTIONS:
         file = workdir / f"{option}.json"
         if not file.exists():
             model, row = _row(option, trained, dataset, config["schedule"])
-            with write_whole(file.with_suffix(".keras")) as path:
-                model.save(path)
+            save_model(model, file.with_suffix(".keras"))
             with write_whole(file) as path:
                 path.write_text(json.dumps(row))
         rows[option] = accuracies, benefits = json.loads(file.read_text())

@@ -17,9 +17,7 @@ from absl import flags
 from epnet_tf import cli
 
 _WORKDIR = flags.DEFINE_multi_string(
-    "workdir",
-    ["models/cifar10", "models/cifar10-resnet18"],
-    "Folder that train.py filled.",
+    "workdir", ["models/cifar10"], "Folder that train.py filled."
 )
 _RESULTS = flags.DEFINE_string("results", "results", "Folder for what comes out.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")

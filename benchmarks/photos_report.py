@@ -148,6 +148,10 @@ def _aims(metrics: dict, manifest: Manifest) -> str:
     found = manifest.metrics.test.float
     share = found.mean_macs / manifest.full_macs
     lost = last - 100.0 * found.accuracy
+    cost = manifest.metrics.cost
+    times = {time.name: time.mean_milliseconds for time in cost.times}
+    clock = times["segments with early termination"] / times["plain network"]
+    more = cost.whole_bytes / cost.plain_bytes - 1
     rows = [
         [
             "94% right at the last exit, fine-tuned",
@@ -158,6 +162,16 @@ def _aims(metrics: dict, manifest: Manifest) -> str:
             "within a point of it at 50% of the MACs (β chosen on validation images)",
             f"{compared(-lost)} at {share:.1%}",
             _verdict(lost <= 1.0 and share <= 0.5),
+        ],
+        [
+            "the same at 55% of the plain network's milliseconds, int8",
+            f"{clock:.1%}",
+            _verdict(lost <= 1.0 and clock <= 0.55),
+        ],
+        [
+            f"{len(manifest.segments)} exits for 6% of the plain network's bytes, int8",
+            f"{more:.1%}",
+            _verdict(more <= 0.06),
         ],
     ]
     return table(["aim", "found", ""], rows)

@@ -4,6 +4,9 @@ import json
 import os
 import pathlib
 
+from epnet_tf import data
+from epnet_tf.experiments import recipes
+from epnet_tf.experiments.config import load_dataset, read_settings
 from epnet_tf.files import write_whole
 
 _FILE = "settings.json"
@@ -31,3 +34,26 @@ def begin(workdir: str | os.PathLike, **settings) -> None:
                 f"Expected in {workdir} {name}={begun.get(name)}, as it was begun "
                 f"there. Received: {name}={value}; use another --workdir."
             )
+
+
+def begin_from(
+    folder: pathlib.Path, workdir: pathlib.Path, data_dir: str | None, **settings
+) -> tuple[dict, data.Dataset]:
+    """The same for a benchmark that goes on from a trained network.
+
+    Args:
+        folder: Folder that `train.py` filled.
+        workdir: The benchmark's folder.
+        data_dir: As in `epnet_tf.data.load_dataset`.
+        **settings: What the files depend on beside the trained network.
+
+    Returns:
+        What is in the folder's `config.json`, and the data set.
+
+    Raises:
+        ValueError: As `begin`; or if the folder is none of `train.py`'s.
+    """
+    classifiers = recipes.of_file(folder / "classifiers.keras")
+    begin(workdir, classifiers=classifiers, **settings)
+    config = read_settings(folder / "config.json")
+    return config, load_dataset(config, data_dir)

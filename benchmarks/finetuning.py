@@ -21,8 +21,7 @@ from keras import ops
 
 from epnet_tf import cli, data, objective, policies
 from epnet_tf.evaluation import markdown
-from epnet_tf.experiments import recipes
-from epnet_tf.experiments.config import load_dataset, passes_for, read_settings
+from epnet_tf.experiments.config import passes_for
 from epnet_tf.experiments.stage_one import decayed_sgd
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, compute_states
@@ -80,15 +79,14 @@ class BenefitTrainer(ClassifierTrainer):
 def main(_) -> None:
     """For each β, as it is and with every floor; writes the table."""
     folder, workdir = pathlib.Path(_FOLDER.value), pathlib.Path(_WORKDIR.value)
-    begun.begin(
+    config, dataset = begun.begin_from(
+        folder,
         workdir,
-        classifiers=recipes.of_file(folder / "classifiers.keras"),
+        _DATA_DIR.value,
         epochs=_EPOCHS.value,
         learning_rate=_LEARNING_RATE.value,
         states=_STATES.value,
     )
-    config = read_settings(folder / "config.json")
-    dataset = load_dataset(config, _DATA_DIR.value)
     wanted = [(beta, floor) for beta in _BETA.value for floor in (None, *_FLOOR.value)]
     rows = []
     for beta, floor in wanted:

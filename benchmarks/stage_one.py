@@ -21,8 +21,6 @@ from keras import layers, ops
 
 from epnet_tf import cli, data, policies
 from epnet_tf.evaluation import markdown
-from epnet_tf.experiments import recipes
-from epnet_tf.experiments.config import load_dataset, read_settings
 from epnet_tf.experiments.stage_one import decayed_sgd
 from epnet_tf.files import write_whole
 from epnet_tf.model import (
@@ -157,15 +155,14 @@ OPTIONS = {
 def main(_) -> None:
     """Trains with every option, and writes the table."""
     folder, workdir = pathlib.Path(_FOLDER.value), pathlib.Path(_WORKDIR.value)
-    begun.begin(
+    config, dataset = begun.begin_from(
+        folder,
         workdir,
-        classifiers=recipes.of_file(folder / "classifiers.keras"),
+        _DATA_DIR.value,
         epochs=_EPOCHS.value,
         learning_rate=_LEARNING_RATE.value,
         betas=_BETA.value,
     )
-    config = read_settings(folder / "config.json")
-    dataset = load_dataset(config, _DATA_DIR.value)
     trained = keras.saving.load_model(folder / "classifiers.keras")
     rows = {}
     for option in _OPTION.value or OPTIONS:

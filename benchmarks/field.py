@@ -35,9 +35,9 @@ FIELD = {
 BUDGETS = (5, 10, 20)
 MORE_BUDGETS = (3, 7, 14)  # For the picture.
 
-# Name of a network of ours to what `controller_tables.within` says of each budget, in
-# millions.
-Found = dict[str, dict[int, dict]]
+# Names of networks of ours, two of which may be alike, each with what
+# `controller_tables.within` says of each budget, in millions.
+Found = list[tuple[str, dict[int, dict]]]
 
 
 def main(_) -> None:
@@ -48,15 +48,16 @@ def main(_) -> None:
     from epnet_tf.files import write_whole
 
     results = pathlib.Path(_RESULTS.value)
-    found: Found = {}
+    found: Found = []
     for workdir in _WORKDIR.value:
         ours = case.load_case(workdir, _DATA_DIR.value, verbose=0)
         cheapest = ours.model.exit_costs.with_controllers[0]
-        found[ours.schedule.backbone] = {
+        of_budget = {
             budget: controller_tables.within(ours, 1e6 * budget)
             for budget in sorted({*BUDGETS, *MORE_BUDGETS})
             if 1e6 * budget >= cheapest
         }
+        found.append((ours.schedule.backbone, of_budget))
     with write_whole(results / "field.md") as path:
         path.write_text(text(found))
     figures.save(picture(found), results / "field.png")
@@ -76,14 +77,14 @@ def text(found: Found) -> str:
 
     rows = [
         [f"ours, {name}", *(_cell(of_budget.get(b)) for b in BUDGETS)]
-        for name, of_budget in found.items()
+        for name, of_budget in found
     ]
     rows += [
         [name, *(f"{points[b]:.1f}" if b in points else "" for b in BUDGETS)]
         for name, points in FIELD.items()
         if points.keys() & set(BUDGETS)
     ]
-    best = {b: max(of[b]["accuracy"] for of in found.values()) for b in FIELD["MSDNet"]}
+    best = {b: max(of[b]["accuracy"] for _, of in found) for b in FIELD["MSDNet"]}
     gaps = [f"{FIELD['MSDNet'][b] - best[b]:.1f} points at {b} M" for b in best]
     return (
         "# Against the field, CIFAR-10\n\n"
@@ -116,7 +117,7 @@ def picture(found: Found):
 
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    for (name, of), line in zip(found.items(), itertools.cycle(("-", "--", ":"))):
+    for (name, of), line in zip(found, itertools.cycle(("-", "--", ":"))):
         ours = sorted((f["mean_cost"] / 1e6, f["accuracy"]) for f in of.values())
         x, y = zip(*ours, strict=True)
         axes.plot(

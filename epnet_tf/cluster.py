@@ -220,7 +220,7 @@ class Team:
         """Chief: takes the others' calls, and answers all when all have called."""
         deadline = time.monotonic() + self.seconds
         error = ""
-        while len(self._links) < len(self.cluster.workers) - 1:
+        while self._present() < len(self.cluster.workers) - 1:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
                 link = _Link(server.accept()[0])
@@ -234,13 +234,14 @@ class Team:
                 difference = self._difference(hello, other)
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # Somebody else, or one that died in between and will return.
-            if index in self._links and self._links[index].is_open():
+            self._present()
+            if index in self._links:
                 difference = (
                     "Expected in TF_CONFIG another task for each process. "
                     f"Received: two for {self.cluster.name(index)}."
                 )
                 link.send({"error": difference})
-            else:  # It is new, or has been started again meanwhile.
+            else:
                 self._links[index] = link
             if difference and not error:
                 error = difference
@@ -251,8 +252,14 @@ class Team:
             self._part()
             raise ValueError(error)
 
+    def _present(self) -> int:
+        """Chief: forgets those who have died meanwhile; how many others are here."""
+        self._links = {i: link for i, link in self._links.items() if link.is_open()}
+        return len(self._links)
+
     def _missing(self) -> str:
-        """Who has not come, as a sentence."""
+        """Who has not come, or has gone again, as a sentence."""
+        self._present()
         count = len(self.cluster.workers)
         missing = [
             self.cluster.name(i) for i in range(1, count) if i not in self._links

@@ -71,9 +71,13 @@ def test_a_wrong_tf_config(text, said):
 
 
 @pytest.fixture(autouse=True)
-def _no_grace(monkeypatch):
-    """Threads of this process do not end as processes do."""
+def _threads_are_no_processes(monkeypatch):
+    """Workers in threads do not end by themselves, nor may they end this process."""
     monkeypatch.setattr(cluster, "_GRACE_SECONDS", 1.0)
+    codes = []
+    monkeypatch.setattr(cluster.os, "_exit", codes.append)
+    yield
+    assert not codes
 
 
 def met(teams_and_actions):
@@ -88,7 +92,7 @@ def met(teams_and_actions):
             results[i] = str(error)
 
     threads = [
-        threading.Thread(target=work, args=(i, *each))
+        threading.Thread(target=work, args=(i, *each), daemon=True)
         for i, each in enumerate(teams_and_actions)
     ]
     for thread in threads:
@@ -189,17 +193,55 @@ def test_a_worker_that_is_started_again_before_all_have_met():
         return met([(team, lambda t: t.agree("x", 1)) for team in teams[1:]])
 
     result = []
-    others = threading.Thread(target=lambda: result.extend(start_again()))
+    others = threading.Thread(target=lambda: result.extend(start_again()), daemon=True)
     others.start()
     assert met([(teams[0], lambda t: t.agree("x", 1))]) == [None]
     others.join(20)
     assert result == [None, None]
 
 
+def test_a_worker_that_is_gone_has_not_come():
+    addresses = free_addresses(3)
+    teams = [Team(Cluster(addresses, i), {}, 10) for i in range(3)]
+    results = {}
+
+    def begin(index):
+        def work():
+            results[index] = met([(teams[index], lambda t: t.agree("x", 1))])
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
+
+    threads = [begin(0)]
+    greeting(addresses[0], 1, addresses).close()
+    threads.append(begin(2))
+    # The chief has heard of all workers now; one of them is to be started again.
+    time.sleep(0.5)
+    threads.append(begin(1))
+    for thread in threads:
+        thread.join(20)
+    assert results == {i: [None] for i in range(3)}
+
+
+def test_who_is_gone_is_named_when_time_is_over():
+    addresses = free_addresses(2)
+    greet = threading.Thread(
+        target=lambda: greeting(addresses[0], 1, addresses).close(), daemon=True
+    )
+    greet.start()
+    with pytest.raises(ValueError, match="no word from worker 1 "):
+        with Team(Cluster(addresses, 0), {}, seconds=1.0):
+            pass
+    greet.join()
+
+
 def test_two_processes_for_one_worker():
     addresses = free_addresses(3)
     team, said = Team(Cluster(addresses, 0), {}, 10), []
-    chief = threading.Thread(target=lambda: said.extend(met([(team, lambda _: None)])))
+    chief = threading.Thread(
+        target=lambda: said.extend(met([(team, lambda _: None)])), daemon=True
+    )
     chief.start()
     both = [greeting(addresses[0], 1, addresses) for _ in range(2)]
     chief.join(20)

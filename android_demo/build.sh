@@ -6,8 +6,9 @@
 #   build.sh arm64     the packaged bundles in TFLite's ARM64 library under qemu
 #   build.sh one-file  the programs of examples/one_file, each in its language
 #   build.sh latency   the latency table, also in engine/target/latency.json
-#   build.sh clock BUNDLE...  policies for multiply-adds and for milliseconds, by the clock:
-#                      their benefit in points, also in engine/target/clock.json
+#   build.sh clock BUNDLE...  policies for multiply-adds and for milliseconds, by the clock,
+#                      on the test_images beside them (benchmarks/clock.py --bundles): their
+#                      benefit in points, also in engine/target/clock.json
 set -euo pipefail
 bundles=()
 [ $# -lt 2 ] || mapfile -t bundles < <(realpath -- "${@:2}")
@@ -67,7 +68,7 @@ case "${1:-}" in
     python3 ../examples/one_file/check.py
     ;;
   *)
-    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -51,7 +51,9 @@ from epnet_tf.tflite import joining
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder that train.py filled.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with the .npz files.")
 _RESULTS = flags.DEFINE_string("results", "results/clock", "Folder to write to.")
-_BUNDLES = flags.DEFINE_string("bundles", None, "Folder to keep the bundles in.")
+_BUNDLES = flags.DEFINE_string(
+    "bundles", None, "Folder to keep the bundles in, for android_demo/build.sh clock."
+)
 _STATES = flags.DEFINE_integer(
     "states", 20_000, "Training images for controllers.", lower_bound=1
 )
@@ -259,6 +261,7 @@ def run(
     test = trained.dataset.test
     labels = test.labels[: _IMAGES.value]
     images = np.concatenate(list(blocks(test.images[: len(labels)], 256)))
+    write_images(trained.folder / "test_images", images, labels)
     runners = {c.path.name: SegmentRunner(c.path) for c in found}
     networks = {
         network_name(k): LiteRTModel(cut(trained.folder / "all-exits", k))
@@ -285,6 +288,14 @@ def run(
             float(expected.get(name, 0.0)),
         )
     return runs
+
+
+def write_images(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Writes pixels and labels for other runtimes, as the app has its test images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "images.bin").write_bytes(images.astype(np.uint8).tobytes())
+    described = {"shape": list(images.shape[1:]), "labels": labels.tolist()}
+    (folder / "images.json").write_text(json.dumps(described))
 
 
 def labels_of(model: LiteRTModel, images: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ import org.junit.Test
 /**
  * Policies made for milliseconds against policies made for multiply-adds, by this machine's
  * clock: the bundles in the folders of `epnet.clock.bundles`, with colons between them, on
- * the packaged test images, image by image in turn. The benefit is that at the beta of each
- * bundle whose cost unit is `ms`.
+ * the images in `test_images` beside them, image by image in turn. The benefit is that at
+ * the beta of each bundle whose cost unit is `ms`.
  */
 class ClockTest {
     @Before fun tflite() = Fixtures.needTflite()
@@ -21,13 +21,15 @@ class ClockTest {
         val folders = System.getProperty("epnet.clock.bundles")
         assumeNotNull(folders)
         val rounds = Fixtures.length("epnet.latency.rounds", 1)
-        val images = Fixtures.images.indices
-        val bundles = folders.split(':').map { Fixtures.open(File(it)) to File(it).name }
+        val files = folders.split(':').map(::File)
+        val test = LabelledImages(File(files.first().parentFile, "test_images"))
+        val images = test.images.indices
+        val bundles = files.map { Fixtures.open(it) to it.name }
         val betas = bundles.map { it.first.manifest }.filter { it.costUnit == "ms" }
             .map { it.beta!! }.distinct()
         assertTrue("no bundle with a beta for milliseconds in $folders", betas.isNotEmpty())
         val runners = bundles.map { (classifier, name) ->
-            Runner(name) { classifier.classify(it).passed.last() }
+            Runner(name, test) { classifier.classify(it).passed.last() }
         }
         runners.runInTurn(images, rounds)
         println(Runner.head() + betas.joinToString("") { "  at %.3g".format(it).padStart(12) })

@@ -16,6 +16,15 @@ class Answers(json: JSONObject) {
     }
 }
 
+/** Test images with their labels, in a folder such as the app's `test_images`. */
+class LabelledImages(folder: File) {
+    private val json = JSONObject(File(folder, "images.json").readText())
+    val labels: List<Int> = json.getJSONArray("labels").integers()
+    val images: List<ByteBuffer> = json.getJSONArray("shape").integers().let { shape ->
+        readImages(File(folder, "images.bin"), shape.reduce(Int::times))
+    }
+}
+
 /** The packaged bundles, test images and Python's answers. */
 object Fixtures {
     private val assets = File(System.getProperty("epnet.assets") ?: "../app/src/main/assets")
@@ -41,11 +50,9 @@ object Fixtures {
 
     val bundle: File get() = bundles[bundles.size / 2]
 
-    private val imagesJson = JSONObject(File(assets, "test_images/images.json").readText())
-    val trueLabels: List<Int> = imagesJson.getJSONArray("labels").integers()
-    val images: List<ByteBuffer> = imagesJson.getJSONArray("shape").integers().let { shape ->
-        readImages(File(assets, "test_images/images.bin"), shape.reduce(Int::times))
-    }
+    val packaged = LabelledImages(File(assets, "test_images"))
+    val trueLabels: List<Int> = packaged.labels
+    val images: List<ByteBuffer> = packaged.images
 
     fun answers(bundle: String): Answers =
         Answers(JSONObject(File(assets, "answers/$bundle.json").readText()))
@@ -62,18 +69,18 @@ object Fixtures {
 
     private val loaded by lazy { TfliteOnJvm.load() }
 
-    private fun readImages(file: File, size: Int): List<ByteBuffer> {
-        val all = file.readBytes()
-        return (all.indices step size).map { start ->
-            ByteBuffer.allocateDirect(size).put(all, start, size).flip() as ByteBuffer
-        }
-    }
-
     private fun directories(parent: File): List<File> =
         parent.listFiles { file -> file.isDirectory }.orEmpty().sortedBy { betaOf(it) }
 
     private fun betaOf(bundle: File): Double =
         JSONObject(File(bundle, MANIFEST_FILE).readText()).getJSONObject("policy").optDouble("beta")
+}
+
+private fun readImages(file: File, size: Int): List<ByteBuffer> {
+    val all = file.readBytes()
+    return (all.indices step size).map { start ->
+        ByteBuffer.allocateDirect(size).put(all, start, size).flip() as ByteBuffer
+    }
 }
 
 internal fun JSONArray.integers(): List<Int> = List(length()) { getInt(it) }

@@ -10,22 +10,26 @@ import org.json.JSONObject
 import org.tensorflow.lite.TensorFlowLite
 
 /**
- * Something that classifies the packaged test images, and what came out. Times are the
- * thread's CPU time, which other processes on the machine disturb least.
+ * Something that classifies test images, the packaged ones by default, and what came out.
+ * Times are the thread's CPU time, which other processes on the machine disturb least.
  */
-internal class Runner(val name: String, private val classify: (ByteBuffer) -> ExitAnswer) {
+internal class Runner(
+    val name: String,
+    private val test: LabelledImages = Fixtures.packaged,
+    private val classify: (ByteBuffer) -> ExitAnswer,
+) {
     private val nanos = ArrayList<Long>()
     private var macs = 0L
     private var right = 0
 
     fun run(image: Int, counts: Boolean) {
         val start = threads.currentThreadCpuTime
-        val answer = classify(Fixtures.images[image])
+        val answer = classify(test.images[image])
         val end = threads.currentThreadCpuTime
         if (!counts) return
         nanos += end - start
         macs += answer.macs
-        if (answer.label == Fixtures.trueLabels[image]) right++
+        if (answer.label == test.labels[image]) right++
     }
 
     val mean get() = nanos.average() / 1e6

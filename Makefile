@@ -7,7 +7,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 install: $(VENV)/installed
 
+# Another Python would fail minutes later, over a package that it cannot have.
 $(VENV)/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; found = sys.version_info[:2]; \
+	    (3, 11) <= found <= (3, 13) or sys.exit("Expected Python 3.11 to 3.13, such as \
+	with PYTHON=python3.12 behind make. Received: %d.%d." % found)'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet -r requirements.txt

@@ -67,3 +67,28 @@ def test_our_own_mistakes_stay_what_they_are(mistake, monkeypatch):
     with pytest.raises(ImportError) as error:
         _ = epnet_tf.EPNet
     assert error.value is mistake
+
+
+@pytest.mark.parametrize("version, is_taken", [("3, 10", False), ("3, 13", True)])
+def test_make_says_which_python_before_it_installs(tmp_path, version, is_taken):
+    fake = tmp_path / "python"
+    # Answers as that version would; asked for an environment, it ends.
+    fake.write_text(
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        f"sys.version_info = ({version}, 0)\n"
+        "sys.exit('installs') if sys.argv[1] == '-m' else exec(sys.argv[2])\n"
+    )
+    fake.chmod(0o755)
+    done = subprocess.run(
+        ["make", "install", f"PYTHON={fake}", f"VENV={tmp_path / 'environment'}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode
+    refused = (
+        "Expected Python 3.11 to 3.13, such as with PYTHON=python3.12 behind make. "
+        "Received: 3.10."
+    )
+    assert done.stderr.splitlines()[0] == ("installs" if is_taken else refused)

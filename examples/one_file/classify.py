@@ -23,7 +23,13 @@ given = {"beta": np.float32([[float(beta)]]), "max_exit": np.int32([int(max_exit
 given = {name: value for name, value in given.items() if name in inputs}
 
 shape, dtype = inputs["image"]["shape"], inputs["image"]["dtype"]
-for image in np.fromfile(images, np.uint8).reshape(-1, *shape):
+pixels = np.fromfile(images, np.uint8)
+if pixels.size % shape.prod():
+    sys.exit(
+        f"Expected raw pixels, {shape.prod()} bytes for each image. "
+        f"Received: {images}, {pixels.size} bytes."
+    )
+for image in pixels.reshape(-1, *shape):
     answer = run(image=image.astype(dtype), **given)
     exit_number, logits = answer["exit"][0], answer["logits"][0]
     print(exit_number, logits.argmax(), *logits)

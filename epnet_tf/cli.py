@@ -1,6 +1,7 @@
 """What the commands share: bad input ends in one sentence and an exit code."""
 
 import logging as python_logging
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -17,8 +18,9 @@ def run(main: Callable[[list[str]], None], positional: str = "") -> None:
 
     A `ValueError`, an `OSError`, the lack of memory or of an extra of the installation
     becomes one sentence on stderr and exit code 1, wrong flags one sentence and exit
-    code 2; `--verbosity=1` adds the traceback. Flags are parsed first: a command that
-    imports TensorFlow within `main` answers to `--help` at once.
+    code 2; `--verbosity=1` adds the traceback, and what TensorFlow says of itself.
+    Flags are parsed first: a command that imports TensorFlow within `main` answers to
+    `--help` at once.
 
     Args:
         main: Takes the program's name and its positional arguments.
@@ -39,7 +41,9 @@ def run(main: Callable[[list[str]], None], positional: str = "") -> None:
 
     def guarded(arguments: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
-            # TensorFlow tells of its insides at the level of information.
+            # TensorFlow tells of its insides at the level of information, and of a GPU
+            # that is not there as of an error.
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             logging.set_verbosity(logging.WARNING)
             python_logging.getLogger("tensorflow").setLevel("WARNING")
         try:

@@ -1,5 +1,6 @@
 """Commands: bad input ends in one sentence on stderr and an exit code."""
 
+import os
 import zipfile
 
 import keras
@@ -35,6 +36,21 @@ def test_success(command):
     given = []
     assert command(given.append, "a", "b", positional="A B") == (None, "")
     assert given == [["command", "a", "b"]]
+
+
+@pytest.mark.parametrize(
+    "before, arguments, level",
+    [(None, [], "3"), ("1", [], "1"), (None, ["--verbosity=1"], None)],
+)
+def test_tensorflow_is_quiet_unless_someone_asks(
+    command, monkeypatch, before, arguments, level
+):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", before or "")
+    if before is None:
+        monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    found = []
+    command(lambda _: found.append(os.environ.get("TF_CPP_MIN_LOG_LEVEL")), *arguments)
+    assert found == [level]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import h5py
 import keras
 import numpy as np
 from absl import flags
+from addresses import free_addresses
 
 from epnet_tf import cli
 
@@ -127,10 +127,7 @@ def _inputs(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def _start(command: list[str], folder: pathlib.Path) -> list[subprocess.Popen]:
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
-    for server in servers:
-        server.close()
+    addresses = free_addresses(2)
     workers = []
     for i in range(2):
         task = {"type": "worker", "index": i}

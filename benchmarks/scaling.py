@@ -9,7 +9,6 @@ images a second.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import time
 import keras
 import numpy as np
 from absl import flags
+from addresses import free_addresses
 
 import epnet_tf
 from epnet_tf import cli, cluster, data
@@ -49,10 +49,7 @@ def main(_) -> None:
 
 def run(count: int) -> dict:
     """What the chief of so many workers measured."""
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
-    for server in servers:
-        server.close()
+    addresses = free_addresses(count)
     threads = dict.fromkeys(
         ["TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"], "1"
     )

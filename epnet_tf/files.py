@@ -36,20 +36,22 @@ def write_whole(
         A path that does not exist yet, of the same name in a hidden folder beside
         `path`, to write a file or make a folder at. If the block raises, nothing of
         it is left; if the process is killed, what is left goes when the same path is
-        written again.
+        written again, and a folder that had not quite taken the place of another one
+        takes it then.
 
     Raises:
         FileExistsError: If `overwrite` is False and `path` exists, now or when the
             block is done.
-        OSError: If it cannot be written; the error names `path`.
+        OSError: If it cannot be written, as where a folder is in a file's place or
+            the other way round; the error names `path`.
     """
     path = pathlib.Path(path)
     with _naming(path):
+        _clear_abandoned(path)
         if not overwrite and os.path.lexists(path):
             raise FileExistsError(17, "File exists", str(path))
         if not path.parent.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
         holder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-")
     with holder as hidden, contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # Of file systems without locks.
@@ -63,17 +65,22 @@ def write_whole(
                 _put_at_new_name(temporary, path)
 
 
-def _remove_abandoned(path: pathlib.Path) -> None:
+def _clear_abandoned(path: pathlib.Path) -> None:
     """Removes the hidden folders of killed processes that wrote the same path.
 
-    Those of others, who have them locked, stay, and so does all that may be something
-    else.
+    Where one was killed after the folder at `path` had stepped aside, the new one, which
+    is complete, takes its place first. Hidden folders of others, who have them locked,
+    stay, and so does all that may be something else.
     """
     for folder in path.parent.glob(f".{glob.escape(path.name)}-????????"):
         with contextlib.suppress(OSError), _locked(folder, wait=False):
+            found = set(os.listdir(folder))
+            if found == {path.name, _REPLACED} and not os.path.lexists(path):
+                os.rename(folder / path.name, path)
+                found.remove(path.name)
             # One that is empty may be about to be locked; in the second kind, the new
             # one had taken its place.
-            if os.listdir(folder) in ([path.name], [_REPLACED]):
+            if found in ({path.name}, {_REPLACED}):
                 shutil.rmtree(folder)
 
 
@@ -106,8 +113,11 @@ def _put_at_new_name(new: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def _replace(new: pathlib.Path, path: pathlib.Path, aside: pathlib.Path) -> None:
-    """Moves the new file or folder to `path`; a folder there steps aside first."""
-    if not path.is_dir():
+    """Moves the new file or folder to `path`; a folder there steps aside for a folder.
+
+    To replace one by a file, or a file by a folder, is an error.
+    """
+    if not (path.is_dir() and new.is_dir()):
         os.replace(new, path)
         return
     os.rename(path, aside)

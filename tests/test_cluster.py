@@ -1,6 +1,8 @@
 """Workers of several hosts: TF_CONFIG, how they meet, what they tell of each other."""
 
+import contextlib
 import json
+import pathlib
 import signal
 import socket
 import subprocess
@@ -13,16 +15,13 @@ import pytest
 from epnet_tf import cluster
 from epnet_tf.cluster import Cluster, Team, read_tf_config
 
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+
+from addresses import free_addresses
+
 WORKERS = ["a:1", "b:2"]
-
-
-def free_addresses(count):
-    """Addresses of this machine with ports that nobody uses now."""
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = tuple(f"127.0.0.1:{s.getsockname()[1]}" for s in servers)
-    for server in servers:
-        server.close()
-    return addresses
+# Seconds that no test takes, however busy the machine is, unless it fails.
+PATIENCE = 120
 
 
 def tf_config(workers=WORKERS, kind="worker", index=0, **tasks):
@@ -80,6 +79,18 @@ def _threads_are_no_processes(monkeypatch):
     assert not codes
 
 
+def ends(thread):
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def wait_for(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def met(teams_and_actions):
     """What each worker, in a thread of its own, ends with."""
     results = {}
@@ -98,15 +109,16 @@ def met(teams_and_actions):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
+        ends(thread)
     return [results[i] for i in range(len(threads))]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_team_meets_and_agrees(count):
     addresses = free_addresses(count)
-    teams = [Team(Cluster(addresses, i), {"epochs": "3"}, 10) for i in range(count)]
+    teams = [
+        Team(Cluster(addresses, i), {"epochs": "3"}, PATIENCE) for i in range(count)
+    ]
     assert met([(t, lambda t: t.agree("x", [1, 2])) for t in teams]) == [None] * count
 
 
@@ -123,15 +135,18 @@ def test_who_comes_last_is_waited_for():
         team.agree("x", 1)
         return list(came)
 
-    teams = [Team(Cluster(addresses, i), {}, 10) for i in range(2)]
+    teams = [Team(Cluster(addresses, i), {}, PATIENCE) for i in range(2)]
     assert met([(teams[0], early), (teams[1], late)])[0] == [True]
 
 
-def test_other_flags_are_told_to_all():
+def test_other_flags_are_told_to_all(monkeypatch):
+    # Whoever comes last is waited for.
+    monkeypatch.setattr(cluster, "_GRACE_SECONDS", PATIENCE)
     addresses = free_addresses(3)
+    sizes = ("64", "64", "32")
     teams = [
-        Team(Cluster(addresses, i), {"--batch_size": "64" if i < 2 else "32"}, 10)
-        for i in range(3)
+        Team(Cluster(addresses, i), {"--batch_size": size}, PATIENCE)
+        for i, size in enumerate(sizes)
     ]
     for said in met([(team, lambda _: None) for team in teams]):
         assert said == (
@@ -143,8 +158,8 @@ def test_other_flags_are_told_to_all():
 def test_another_cluster_is_told_to_all():
     first, second, third = free_addresses(3)
     teams = [
-        Team(Cluster((first, second), 0), {}, 10),
-        Team(Cluster((first, second, third), 1), {}, 10),
+        Team(Cluster((first, second), 0), {}, PATIENCE),
+        Team(Cluster((first, second, third), 1), {}, PATIENCE),
     ]
     for said in met([(team, lambda _: None) for team in teams]):
         assert said.startswith("Expected the same cluster in TF_CONFIG of all workers")
@@ -153,7 +168,7 @@ def test_another_cluster_is_told_to_all():
 
 def test_values_that_differ_are_told_to_all():
     addresses = free_addresses(2)
-    teams = [Team(Cluster(addresses, i), {}, 10) for i in range(2)]
+    teams = [Team(Cluster(addresses, i), {}, PATIENCE) for i in range(2)]
     actions = [lambda t: t.agree("the epoch", 3), lambda t: t.agree("the epoch", 0)]
     for said in met(list(zip(teams, actions, strict=True))):
         assert "Expected the epoch to be the same for all workers, 3 as" in said
@@ -162,10 +177,10 @@ def test_values_that_differ_are_told_to_all():
 
 def test_a_worker_that_does_not_come():
     addresses = free_addresses(3)
-    teams = [Team(Cluster(addresses, i), {}, seconds=1.5) for i in range(2)]
+    teams = [Team(Cluster(addresses, i), {}, [3.0, PATIENCE][i]) for i in range(2)]
     for said in met([(team, lambda _: None) for team in teams]):
         assert said == (
-            "Expected all 3 workers within 1.5 s. Received: no word from worker 2 "
+            "Expected all 3 workers within 3 s. Received: no word from worker 2 "
             f"({addresses[2]})."
         )
 
@@ -173,12 +188,15 @@ def test_a_worker_that_does_not_come():
 def greeting(address, index, addresses):
     """A connection to the chief by which a worker has said who it is."""
     host, port = address.split(":")
-    while True:
-        try:
-            connection = socket.create_connection((host, int(port)))
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.01)
+    connections = []
+
+    def connected():
+        with contextlib.suppress(ConnectionRefusedError):
+            connections.append(socket.create_connection((host, int(port))))
+        return connections
+
+    wait_for(connected)
+    (connection,) = connections
     hello = {"index": index, "workers": list(addresses), "facts": {}}
     connection.sendall(json.dumps(hello).encode() + b"\n")
     return connection
@@ -186,7 +204,7 @@ def greeting(address, index, addresses):
 
 def test_a_worker_that_is_started_again_before_all_have_met():
     addresses = free_addresses(3)
-    teams = [Team(Cluster(addresses, i), {}, 10) for i in range(3)]
+    teams = [Team(Cluster(addresses, i), {}, PATIENCE) for i in range(3)]
 
     def start_again():
         greeting(addresses[0], 1, addresses).close()
@@ -196,13 +214,13 @@ def test_a_worker_that_is_started_again_before_all_have_met():
     others = threading.Thread(target=lambda: result.extend(start_again()), daemon=True)
     others.start()
     assert met([(teams[0], lambda t: t.agree("x", 1))]) == [None]
-    others.join(20)
+    ends(others)
     assert result == [None, None]
 
 
 def test_a_worker_that_is_gone_has_not_come():
     addresses = free_addresses(3)
-    teams = [Team(Cluster(addresses, i), {}, 10) for i in range(3)]
+    teams = [Team(Cluster(addresses, i), {}, PATIENCE) for i in range(3)]
     results = {}
 
     def begin(index):
@@ -220,7 +238,7 @@ def test_a_worker_that_is_gone_has_not_come():
     time.sleep(0.5)
     threads.append(begin(1))
     for thread in threads:
-        thread.join(20)
+        ends(thread)
     assert results == {i: [None] for i in range(3)}
 
 
@@ -231,20 +249,19 @@ def test_who_is_gone_is_named_when_time_is_over():
     )
     greet.start()
     with pytest.raises(ValueError, match="no word from worker 1 "):
-        with Team(Cluster(addresses, 0), {}, seconds=1.0):
+        with Team(Cluster(addresses, 0), {}, seconds=2.0):
             pass
-    greet.join()
 
 
 def test_two_processes_for_one_worker():
     addresses = free_addresses(3)
-    team, said = Team(Cluster(addresses, 0), {}, 10), []
+    team, said = Team(Cluster(addresses, 0), {}, PATIENCE), []
     chief = threading.Thread(
         target=lambda: said.extend(met([(team, lambda _: None)])), daemon=True
     )
     chief.start()
     both = [greeting(addresses[0], 1, addresses) for _ in range(2)]
-    chief.join(20)
+    ends(chief)
     (error,) = said
     assert error.endswith(f"Received: two for worker 1 ({addresses[1]}).")
     for connection in both:
@@ -254,7 +271,7 @@ def test_two_processes_for_one_worker():
 def test_a_chief_that_is_gone_before_its_farewell():
     addresses = free_addresses(2)
     host, port = addresses[0].split(":")
-    team, left = Team(Cluster(addresses, 1), {}, 10), threading.Event()
+    team, left = Team(Cluster(addresses, 1), {}, PATIENCE), threading.Event()
 
     def work():
         with team:
@@ -262,20 +279,21 @@ def test_a_chief_that_is_gone_before_its_farewell():
         left.set()
 
     with socket.create_server((host, int(port))) as server:
+        server.settimeout(PATIENCE)
         worker = threading.Thread(target=work, daemon=True)
         worker.start()
         connection, _ = server.accept()
+        connection.settimeout(PATIENCE)
         lines = connection.makefile("rb")
         lines.readline()  # Who it is; then, that its run is done.
         connection.sendall(b'{"error": ""}\n')
         lines.readline()
         connection.sendall(b'{"error": ""}\n')
-        while not team._links[0].done:
-            time.sleep(0.01)
+        wait_for(lambda: team._links[0].done)
         # Now it waits for the farewell.
         lines.close()
         connection.close()
-        assert left.wait(10)
+        assert left.wait(PATIENCE)
 
 
 def test_a_chief_that_does_not_come():
@@ -305,11 +323,11 @@ def test_an_address_of_another_machine():
 MEMBER = """
 import sys, time
 from epnet_tf.cluster import Team, read_tf_config
-with Team(read_tf_config(), {}, seconds=30) as team:
+with Team(read_tf_config(), {}, seconds=120) as team:
     print("met", flush=True)
     if sys.argv[1] == "fail" and team.cluster.index == 1:
         raise ValueError("Expected a sentence. Received: none.")
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -330,7 +348,7 @@ def members(count, argument):
 def errors(processes):
     """What processes that end by themselves print, and their exit codes."""
     try:
-        ended = [process.communicate(timeout=20) for process in processes]
+        ended = [process.communicate(timeout=PATIENCE) for process in processes]
         return [p.returncode for p in processes], [error for _, error in ended]
     finally:
         for process in processes:
@@ -343,11 +361,9 @@ def test_a_worker_that_is_killed_ends_the_others(victim):
     for process in processes:
         assert process.stdout.readline() == "met\n"
     processes[victim].send_signal(signal.SIGKILL)
-    start = time.monotonic()
     others = [p for i, p in enumerate(processes) if i != victim]
     codes, said = errors(others)
     processes[victim].communicate()
-    assert time.monotonic() - start < 10
     assert codes == [1, 1]
     for error in said:
         met, sentence = error.splitlines()

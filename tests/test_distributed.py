@@ -7,7 +7,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
@@ -16,6 +15,7 @@ import tensorflow as tf
 from small_models import small_epnet, small_images
 from test_cluster import free_addresses, tf_config
 from test_experiment import write_inputs
+from test_train_script import killed_command
 
 import epnet_tf
 from epnet_tf import data
@@ -66,12 +66,13 @@ def ended(processes, output, seconds=300):
     return codes, *texts
 
 
-def workers(count, command, output):
-    addresses = free_addresses(count)
+def workers(commands, output):
+    addresses = free_addresses(len(commands))
     environments = [
-        environment(TF_CONFIG=tf_config(addresses, index=i)) for i in range(count)
+        environment(TF_CONFIG=tf_config(addresses, index=i))
+        for i in range(len(commands))
     ]
-    return started([command] * count, output, environments)
+    return started(commands, output, environments)
 
 
 def trained(name, count, cases, folder):
@@ -80,7 +81,7 @@ def trained(name, count, cases, folder):
     if name == "mirrored":
         processes = started([[*command, str(count), *cases]], folder / "log")
     else:
-        processes = workers(count, [*command, "1", *cases], folder / "log")
+        processes = workers([[*command, "1", *cases]] * count, folder / "log")
     codes, outputs, errors = ended(processes, folder / "log")
     assert not any(codes), errors[0][-2000:]
     return [json.loads(output.split("FOUND")[1]) for output in outputs]
@@ -293,7 +294,7 @@ def test_train_py_with_two_workers_killed_and_resumed(inputs, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = train(inputs, whole, "--distribute=multi_worker")
     codes, outputs, errors = ended(
-        workers(2, command, tmp_path / "log"), tmp_path / "log"
+        workers([command] * 2, tmp_path / "log"), tmp_path / "log"
     )
     assert codes == [0, 0], errors[0][-2000:]
     assert "softmax-gate-tuned" in outputs[0] and not outputs[1]
@@ -304,22 +305,18 @@ def test_train_py_with_two_workers_killed_and_resumed(inputs, tmp_path):
     command = train(inputs, killed, "--distribute=multi_worker")
     for victim in (1, 0):
         (killed / "classifiers.weights.h5").unlink(missing_ok=True)
-        processes = workers(2, command, tmp_path / "log")
-        while not (killed / "classifiers.weights.h5").exists():
-            assert all(process.poll() is None for process in processes)
-            time.sleep(0.01)
-        processes[victim].send_signal(signal.SIGKILL)
-        start = time.monotonic()
-        codes, _, errors = ended(processes, tmp_path / "log", seconds=60)
-        assert time.monotonic() - start < 60
+        commands = [command, command]
+        commands[victim] = killed_command(command)
+        processes = workers(commands, tmp_path / "log")
+        codes, _, errors = ended(processes, tmp_path / "log")
         assert codes[1 - victim] == 1 and codes[victim] == -signal.SIGKILL
         assert f"error: worker {victim} (" in errors[1 - victim]
         assert not (killed / "classifiers.keras").exists()
     codes, outputs, errors = ended(
-        workers(2, command, tmp_path / "log"), tmp_path / "log"
+        workers([command] * 2, tmp_path / "log"), tmp_path / "log"
     )
     assert codes == [0, 0], errors[0][-2000:]
-    assert "Epoch 1/4" not in outputs[0] and "Epoch 4/4" in outputs[0]
+    assert "Epoch 2/4" not in outputs[0] and "Epoch 3/4" in outputs[0]
     assert policies_of(killed) == policies_of(whole)
 
 

@@ -53,6 +53,15 @@ def test_failure_leaves_everything_as_it_was(tmp_path, existing):
         assert (path / "old").read_text() == "old"
 
 
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path):
+    path = tmp_path / "folder"
+    write("folder", path, "precious")
+    with pytest.raises(IsADirectoryError) as error, write_whole(path) as temporary:
+        temporary.write_text("new")
+    assert error.value.filename == str(path)
+    assert read("folder", path) == "precious" and os.listdir(tmp_path) == ["folder"]
+
+
 def test_no_overwriting(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
@@ -162,6 +171,25 @@ with write_whole(sys.argv[1]) as temporary:
 """
 
 
+KILLED_BETWEEN = """
+import os
+import pathlib
+import signal
+import sys
+from epnet_tf.files import write_whole
+
+with write_whole(sys.argv[1]) as temporary:
+    temporary.mkdir()
+    (temporary / "inside").write_text("new")
+    # The folder that was there has stepped aside, and the new one is to come.
+    rename = os.rename
+    def rename_once(*paths):
+        rename(*paths)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.rename = rename_once
+"""
+
+
 def killed(path, script=KILLED):
     """Where a process was writing when it was killed."""
     done = subprocess.run([sys.executable, "-c", script, path], cwd=ROOT)
@@ -191,6 +219,24 @@ def test_what_was_replaced_goes_with_the_next_write_if_not_at_once(tmp_path):
     with write_whole(path) as mine:
         write("folder", mine, "mine")
     assert os.listdir(tmp_path) == ["output"] and read("folder", path) == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_was_to_be_replaced_is_not_lost(tmp_path, overwrite):
+    path = tmp_path / "output"
+    write("folder", path, "old")
+    killed(path, KILLED_BETWEEN)
+    assert not path.exists()
+    # The new one was complete: it comes to its place, whoever writes next.
+    with pytest.raises(Stop if overwrite else FileExistsError):
+        with write_whole(path, overwrite) as mine:
+            write("folder", mine, "mine")
+            raise Stop
+    assert os.listdir(tmp_path) == ["output"] and read("folder", path) == "new"
+
+
+class Stop(Exception):
+    """What a writer may raise."""
 
 
 def test_what_another_process_writes_stays(tmp_path):

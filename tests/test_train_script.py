@@ -5,7 +5,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from test_experiment import write_inputs
@@ -43,26 +42,47 @@ def benefits(workdir):
     return {name: rows[0]["benefit"] for name, rows in policies.items()}
 
 
+# train.py, killed when it has written what the second epoch left.
+KILLED = """
+import os
+import signal
+from absl import flags
+import train
+from epnet_tf import cli
+from epnet_tf.experiments.checkpoint import Checkpoint
+
+write = Checkpoint.on_epoch_end
+
+def write_and_die(self, epoch, logs=None):
+    write(self, epoch, logs)
+    if epoch == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoint.on_epoch_end = write_and_die
+flags.mark_flag_as_required("workdir")
+cli.run(train.main)
+"""
+
+
+def killed_command(arguments):
+    """The command of train.py, of a process that is killed."""
+    return [sys.executable, "-c", KILLED, *arguments[2:]]
+
+
 def test_killed_and_resumed_it_ends_as_if_it_had_not_been(inputs, tmp_path):
     whole = run(command(inputs, tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr[-2000:]
     assert "softmax-gate-tuned" in whole.stdout and "of full" in whole.stdout
 
     killed, arguments = tmp_path / "killed", command(inputs, tmp_path / "killed")
-    with open(tmp_path / "output", "w") as output:
-        process = subprocess.Popen(arguments, stdout=output, stderr=output, cwd=ROOT)
-        while process.poll() is None:
-            if (killed / "classifiers.weights.h5").exists():
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.01)
-        assert process.wait() == -signal.SIGKILL
+    assert run(killed_command(arguments)).returncode == -signal.SIGKILL
     assert (killed / "config.json").exists()
+    assert (killed / "classifiers.weights.h5").exists()
     assert not (killed / "classifiers.keras").exists()
 
     resumed = run(arguments)
     assert resumed.returncode == 0, resumed.stderr[-2000:]
-    assert "Epoch 1/5" not in resumed.stdout and "Epoch 5/5" in resumed.stdout
+    assert "Epoch 2/5" not in resumed.stdout and "Epoch 3/5" in resumed.stdout
     assert benefits(killed) == pytest.approx(benefits(tmp_path / "whole"), abs=0.1)
 
 

@@ -108,7 +108,8 @@ class EarlyExitClassifierTest {
             val bytes = threads.currentThreadAllocatedBytes
             repeat(100) { classifier.classify(longest) }
             val perImage = (threads.currentThreadAllocatedBytes - bytes) / 100
-            assertEquals(buffers, direct.count)
+            // Those of closed classifiers may go meanwhile.
+            assertTrue("${direct.count} buffers, $buffers before", direct.count <= buffers)
             // The answer itself: an object with two rows of ten floats for each exit.
             assertTrue("$perImage bytes per image", perImage < 8192)
             println("$perImage bytes of objects per image at exit ${exits.max()}")

@@ -68,9 +68,9 @@ def write_whole(
 def _clear_abandoned(path: pathlib.Path) -> None:
     """Removes the hidden folders of killed processes that wrote the same path.
 
-    Where one was killed after the folder at `path` had stepped aside, the new one, which
-    is complete, takes its place first. Hidden folders of others, who have them locked,
-    stay, and so does all that may be something else.
+    Where one was killed after the folder at `path` had stepped aside, the new one,
+    which is complete, takes its place first. Hidden folders of others, who have them
+    locked, stay, and so does all that may be something else.
     """
     for folder in path.parent.glob(f".{glob.escape(path.name)}-????????"):
         with contextlib.suppress(OSError), _locked(folder, wait=False):

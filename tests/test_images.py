@@ -9,8 +9,9 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from epnet_tf import cli
 from epnet_tf.runtime.images import read_image
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -276,6 +277,19 @@ def test_every_byte_may_be_wrong(tmp_path):
                 assert read_image(path, (8, 8, 3)).shape == (8, 8, 3)
             except ValueError as error:
                 assert str(path) in str(error)
+
+
+def test_lack_of_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    path = tmp_path / "good.png"
+    path.write_bytes(good_png())
+    monkeypatch.setattr(ImageOps, "exif_transpose", full)
+    with pytest.raises(MemoryError) as error:
+        read_image(path, (4, 4, 1))
+    assert cli.sentence(error.value).startswith("Out of memory. ")
+    assert cli.sentence(error.value).endswith(f" It ended with {path}.")
 
 
 def test_files_that_are_not_there(tmp_path):

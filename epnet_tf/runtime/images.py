@@ -39,6 +39,7 @@ def read_image(
             Pillow takes for an attack, or values without a known range, or if a model
             of such channels cannot be given pictures.
         OSError: If there is no such file, or it may not be opened.
+        MemoryError: If the picture is too large for what is left.
     """
     height, width, channels = shape
     if channels not in _MODES:
@@ -99,6 +100,8 @@ def _as_shown(path: str | os.PathLike | BinaryIO) -> Image.Image:
                 return _eight_bits(ImageOps.exif_transpose(file), file.format)
         except UnidentifiedImageError:
             reason = "it has no format that Pillow knows"
+        except MemoryError:  # The file is none the worse.
+            raise MemoryError(f"It ended with {_name(path)}.") from None
         # What decoders raise for broken files has no common class.
         except Exception as error:
             reason = str(error).rstrip(".") or type(error).__name__

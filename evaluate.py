@@ -6,7 +6,6 @@ A thin script over `epnet_tf.experiments.study`. Each folder is one that `train.
 filled; what comes out is in a folder of the data set's name under --results.
 """
 
-import json
 import pathlib
 
 from absl import flags, logging
@@ -65,12 +64,11 @@ def main(_) -> None:
             tuple(_MAX_ACCURACY_DROP.value),
             _COSTS.value,
         )
-    files = sorted(results.glob("*/report.json"))
-    together = [json.loads(file.read_text()) for file in files]
+    reports = study.reports_in(results)
     for ending in ("png", "svg"):
-        figure = policy_figures.benefit_against_beta(together)
+        figure = policy_figures.benefit_against_beta(list(reports.values()))
         figures.save(figure, results / f"benefit.{ending}")
-    print("\n".join(str(file.with_name("report.md")) for file in files))
+    print("\n".join(str(file.with_name("report.md")) for file in reports))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ benchmark exports.
 """
 
 import json
+import os
 
 from absl import flags
 
@@ -31,8 +32,11 @@ def main(_) -> None:
     contents = [bundle.read_tflite(given.bundle, entry) for entry in segments]
     last = f"logits_{segments[-1].exit:02d}"
     network = joining.cut(joining.join(contents), [last])
-    report = latency.measure(runner, network, given.rounds, given.beta)
+    if os.path.isdir(given.output):
+        raise ValueError(f"Expected as --output a file. Received: '{given.output}'.")
+    # What cannot be written there is told before it is measured.
     with write_whole(given.output) as path:
+        report = latency.measure(runner, network, given.rounds, given.beta)
         path.write_text(json.dumps(report, indent=1))
     print(device_report.format_report(device_report.read_device_report(given.output)))
     print(f"Costs in milliseconds are in {given.output}")

@@ -179,3 +179,17 @@ def test_measuring_what_cannot_be(tmp_path):
         assert done.returncode == 1 and done.stderr.count("\n") == 1
         assert done.stderr.startswith(f"error: {said}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["folder", "file/costs.json"])
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "epnet_tf.measure_costs", f"--bundle={BUNDLE}"]
+    command += [f"--output={tmp_path / name}", "--rounds=1000000000"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and str(tmp_path / name) in done.stderr
+    assert not any((tmp_path / "folder").iterdir())

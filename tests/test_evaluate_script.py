@@ -13,7 +13,7 @@ import pytest
 from small_models import small_epnet, small_images
 
 from epnet_tf import ClassifierTrainer, PaperClassifier
-from epnet_tf.experiments import case, sample
+from epnet_tf.experiments import case, sample, study
 from epnet_tf.experiments.config import SCHEDULES
 from epnet_tf.experiments.contestants import paper_contestants
 
@@ -165,3 +165,36 @@ def test_a_folder_without_a_network(tmp_path):
     done = run(f"--workdir={tmp_path}")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: Expected a folder with")
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"budgets": ["40%", "much"]}, "Expected as budget"),
+        ({"accuracy_drops": [1.0, -1.0]}, "accuracy drops above 0"),
+        ({"results_dir": "file"}, "file"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_work(
+    workdir, tmp_path, monkeypatch, given, said
+):
+    monkeypatch.setattr(case, "compute_states", None)
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, OSError), match=said):
+        study.evaluate(workdir, **({"results_dir": "results"} | given))
+
+
+def test_only_our_reports_are_drawn_together(tmp_path):
+    ours = {"dataset": "mine", "betas": [], "policies": {}, "way_to_hindsight": []}
+    ours["command"] = "python evaluate.py"
+    contents = {
+        "ours": json.dumps(ours),
+        "theirs": '{"dataset": "mine"}',
+        "list": "[]",
+        "text": "passed",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(content)
+    assert study.reports_in(tmp_path) == {tmp_path / "ours" / "report.json": ours}

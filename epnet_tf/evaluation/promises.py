@@ -6,8 +6,29 @@ import numpy as np
 
 from epnet_tf import policies
 from epnet_tf.model import EPNet, ExitStates
+from epnet_tf.model.cost import ExitCosts
 from epnet_tf.policies import budget
 from epnet_tf.runtime import units
+
+
+def check(
+    costs: ExitCosts,
+    budgets: Sequence[str] = (),
+    accuracy_drops: Sequence[float] = (),
+) -> None:
+    """Checks promises, before the work that finds out whether they can be kept.
+
+    Args:
+        costs: The model's costs.
+        budgets: As in `keep`.
+        accuracy_drops: As in `keep`.
+
+    Raises:
+        ValueError: If one of them is no number.
+    """
+    for text in budgets:
+        budget.parse(text, costs)
+    budget.check_drops(accuracy_drops)
 
 
 def keep(

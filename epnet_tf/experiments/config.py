@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from epnet_tf import data, objective
+from epnet_tf.policies import budget
 from epnet_tf.runtime import typed_json
 from epnet_tf.runtime.cost_table import CostTable
 
@@ -198,11 +199,7 @@ class Config:
                 "Expected betas that differ in their first six digits, by which their "
                 f"models' folders are named. Received: betas={list(self.betas)}."
             )
-        if not all(points > 0 for points in self.accuracy_drops):
-            raise ValueError(
-                "Expected accuracy drops above 0, in points. "
-                f"Received: {list(self.accuracy_drops)}."
-            )
+        budget.check_drops(self.accuracy_drops)
         if self.beta_range is None:
             return
         if self.budgets or self.accuracy_drops:

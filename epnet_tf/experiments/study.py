@@ -1,5 +1,6 @@
 """The evaluation of one data set: from a trained network to report and figures."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -32,6 +33,9 @@ from epnet_tf.experiments.case_controllers import trained_controllers
 from epnet_tf.experiments.contestants import contestants, paper_contestants
 from epnet_tf.files import write_whole
 from epnet_tf.runtime.cost_table import read_costs
+
+# Of a report, what no other program's has together.
+_KEYS = {"dataset", "betas", "policies", "way_to_hindsight", "command"}
 
 
 def evaluate(
@@ -69,15 +73,19 @@ def evaluate(
     Raises:
         ValueError: If the folder has no trained classifiers, there is no β, a promise
             cannot be kept, or costs are of another network or in another unit.
+        OSError: If there can be no such folder of results.
     """
     start = time.perf_counter()
     promising = budgets or accuracy_drops
     range_model = load_range_model(workdir) if promising else None
     table = None if costs is None else read_costs(costs)
     case = load_case(workdir, data_dir, betas, seeds, verbose=0, costs=table)
+    folder = pathlib.Path(results_dir) / case.dataset.name
+    folder.mkdir(parents=True, exist_ok=True)
     kept = []
     if range_model is not None:
         range_model.costs = case.model.costs
+        promises.check(range_model.exit_costs, budgets, accuracy_drops)
         kept = promises.keep(
             range_model, case.validation, case.test, budgets, accuracy_drops
         )
@@ -94,7 +102,6 @@ def evaluate(
             *(f"--max_accuracy_drop={points:g}" for points in accuracy_drops),
         ]
     )
-    folder = pathlib.Path(results_dir) / case.dataset.name
     report["sample"] = sample.write(case, folder / "sample.npz")
     report["seconds"] = time.perf_counter() - start
     for name, figure in drawings.items():
@@ -105,6 +112,24 @@ def evaluate(
     with write_whole(folder / "report.md") as path:
         path.write_text(markdown.report(report, sorted(drawings)))
     return report
+
+
+def reports_in(results_dir: str | os.PathLike) -> dict[pathlib.Path, dict]:
+    """The reports that `evaluate` has written; other files of their name are left out.
+
+    Args:
+        results_dir: As in `evaluate`.
+
+    Returns:
+        What the `report.json` of each data set holds, by their paths.
+    """
+    found = {}
+    for file in sorted(pathlib.Path(results_dir).glob("*/report.json")):
+        with contextlib.suppress(ValueError):
+            content = json.loads(file.read_bytes())
+            if isinstance(content, dict) and content.keys() >= _KEYS:
+                found[file] = content
+    return found
 
 
 def study(case: Case) -> tuple[dict, dict[str, Figure]]:

@@ -116,6 +116,19 @@ def parse(budget: str, costs: ExitCosts) -> float:
     return limit
 
 
+def check_drops(accuracy_drops: Iterable[float]) -> None:
+    """Checks what may be lost of the full network's accuracy, in percentage points.
+
+    Raises:
+        ValueError: If one of them is no number above 0.
+    """
+    for points in accuracy_drops:
+        if not points > 0:  # NaN compares as False.
+            raise ValueError(
+                f"Expected accuracy drops above 0, in points. Received: {points:g}."
+            )
+
+
 def meet_cost(
     candidates: Candidates,
     validation: ExitStates,

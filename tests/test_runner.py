@@ -24,6 +24,10 @@ from epnet_tf.runtime import bundle
 from epnet_tf.runtime import runner as runner_module
 from epnet_tf.runtime.litert import LiteRTModel
 
+ROOT = pathlib.Path(__file__).parents[1]
+# In segments, and in one file.
+DIGITS = ROOT / "android_demo/app/src/main/assets/bundles/maxmin-1e-06"
+
 
 @pytest.fixture
 def copied(int8_bundle, tmp_path):
@@ -173,12 +177,50 @@ def test_other_folders_are_refused(tmp_path):
         (lambda m: m["policy"].update(type="entropy"), "unknown type 'entropy'"),
         (lambda m: m["policy"].pop("beta"), "exactly one of beta and beta_range"),
         (lambda m: m["input"].update(dtype="int8"), "its input is int8"),
+        (lambda m: m.update(labels=[]), "no labels"),
+        (lambda m: m["segments"][2].update(exit=2), "_03.tflite has exit 2 after ex"),
+        (
+            lambda m: m["segments"][1].update(cumulative_macs=7),
+            "segment_02.tflite has cumulative_macs 7, where",
+        ),
+        (
+            lambda m: m["policy"].update(beta=None, beta_range=[1e-4, 1e-6]),
+            r"no range above 0: \[0\.0001, 1e-06\]",
+        ),
     ],
 )
 def test_bad_manifests_are_refused(copied, change, message):
     edit_manifest(copied, change)
     with pytest.raises(ValueError, match=message):
         epnet_tf.SegmentRunner(copied)
+
+
+@pytest.mark.parametrize("kept", ["segments", "model"])
+def test_labels_of_other_classes_are_refused(tmp_path, kept):
+    copied = shutil.copytree(DIGITS, tmp_path / "bundle")
+
+    def change(manifest):
+        manifest["labels"] = manifest["labels"][:3]
+        if kept == "model":
+            manifest["segments"] = []
+
+    edit_manifest(copied, change)
+    said = r"labels for the 10 classes of .*\.tflite\. Received: 3 labels"
+    with pytest.raises(ValueError, match=said):
+        epnet_tf.SegmentRunner(copied).predict(np.zeros([1, 50, 50, 1], np.uint8))
+
+
+def test_an_image_at_the_threshold_goes_on(int8_bundle, images):
+    """Compared in float32: in float64, 0.1 is less than the 0.1 of a segment."""
+    runner = epnet_tf.SegmentRunner(int8_bundle.path)
+    runner.predict(images[:1])
+    segment = runner._workers[0]._segments[0]
+    stop = np.array([0.1], np.float32)
+    runner._workers[0]._segments[0] = segment._replace(stop=stop.data)
+    runner.threshold = 0.1
+    assert runner.predict(images[:1]).exit > 1
+    stop[0] = np.nextafter(stop[0], np.float32(1))
+    assert runner.predict(images[:1]).exit == 1
 
 
 def test_an_altered_manifest_is_refused(copied):

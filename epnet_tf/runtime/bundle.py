@@ -431,6 +431,10 @@ def _check(manifest: Manifest, path: str | os.PathLike) -> None:
     files += [manifest.model.file] if manifest.model else []
     if not manifest.exits:
         problem = "it lists no segments and no exits"
+    elif not manifest.labels:
+        problem = "it lists no labels"
+    elif fault := _fault_of_segments(manifest.segments):
+        problem = fault
     elif any(pathlib.PurePath(file).name != file for file in files):
         problem = "a model's file is outside the bundle"
     elif policy_problem := _policy_problem(manifest.policy, len(manifest.exits)):
@@ -453,12 +457,30 @@ def _check(manifest: Manifest, path: str | os.PathLike) -> None:
         raise ValueError(f"{path} cannot be used: {problem}.")
 
 
+def _fault_of_segments(segments: Sequence[SegmentEntry]) -> str | None:
+    """What is wrong with exits and multiply-adds; None if nothing is."""
+    exit_number = macs = 0
+    for entry in segments:
+        macs += entry.macs
+        if entry.exit <= exit_number:
+            return f"{entry.file} has exit {entry.exit} after exit {exit_number}"
+        if entry.cumulative_macs != macs:
+            return (
+                f"{entry.file} has cumulative_macs {entry.cumulative_macs}, where "
+                f"those of the segments add up to {macs}"
+            )
+        exit_number = entry.exit
+    return None
+
+
 def _policy_problem(policy: Policy, num_exits: int) -> str | None:
     """What is wrong with a policy, if anything is."""
     if policy.type not in ("controller", "threshold"):
         return f"its policy is of unknown type '{policy.type}'"
     if (policy.beta is None) == (policy.beta_range is None):
         return "its policy has not exactly one of beta and beta_range"
+    if policy.beta_range and not 0 < policy.beta_range[0] <= policy.beta_range[1]:
+        return f"its beta_range is no range above 0: {list(policy.beta_range)}"
     if policy.type == "controller":
         is_right = policy.confidence is None
         return None if is_right else "its policy has both controllers and confidences"

@@ -76,6 +76,15 @@ class SegmentRunner:
         """The number of segments opened so far."""
         return self._workers[0].opened
 
+    @property
+    def threshold(self) -> float:
+        """See the class; in float32, as stop logits are."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self._threshold = _in_float32(value)
+
     def predict(
         self,
         images,
@@ -231,8 +240,10 @@ class _OneFileWorker:
     opened = 0
 
     def __init__(self, manifest: bundle.Manifest, content: bytes, num_threads: int):
-        self._threshold = manifest.policy.threshold
+        assert manifest.model is not None  # Whose content it is.
+        self._threshold = _in_float32(manifest.policy.threshold)
         self._model = SelfStoppingModel(content, num_threads)
+        _check_labels(manifest, self._model.num_classes, manifest.model.file)
         self.set_beta = self._model.set_beta
 
     def run(
@@ -316,6 +327,7 @@ class _SegmentsWorker:
         content = bundle.read_tflite(self._bundle_dir, entry)
         model = LiteRTModel(content, self._num_threads)
         segment = _bind(model, entry, self._tensors)
+        _check_labels(self._manifest, len(segment.logits), entry.file)
         self._tensors |= model.outputs
         # Last: an interruption before leaves it unopened.
         self._segments.append(segment)
@@ -362,6 +374,19 @@ def _bind(
         logits=model.outputs[logits][0],
         stop=model.outputs[stop][0].data if stop in model.outputs else None,
     )
+
+
+def _check_labels(manifest: bundle.Manifest, num_classes: int, file: str) -> None:
+    if len(manifest.labels) != num_classes:
+        raise ValueError(
+            f"Expected in {bundle.MANIFEST} labels for the {num_classes} classes of "
+            f"{file}. Received: {len(manifest.labels)} labels."
+        )
+
+
+def _in_float32(value: float) -> float:
+    """A number as it compares with those of a model."""
+    return float(np.float32(value))
 
 
 def _are_alike(one: np.ndarray, other: np.ndarray) -> bool:

@@ -41,6 +41,11 @@ class SelfStoppingModel:
         self._image = image.data.cast("B")
         self._exit, self._logits = outputs["exit"].data, outputs["logits"][0]
 
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self._logits)
+
     def set_beta(self, beta: float | None) -> None:
         """Sets the β of the images to come."""
         if beta is not None:

@@ -230,7 +230,8 @@ function readPolicy(json: JsonFields, controlled: number): Policy {
   const betaRange = readBetaRange(json, type);
   return {
     type,
-    threshold: json.number('threshold'),
+    // As stop logits are.
+    threshold: Math.fround(json.number('threshold')),
     confidence: readConfidence(json, type, controlled),
     beta: betaRange === null ? json.number('beta') : null,
     betaRange,

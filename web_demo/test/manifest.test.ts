@@ -90,6 +90,11 @@ test('parts that do not fit together', () => {
   });
 });
 
+test('the threshold is of the type of what it is compared with', () => {
+  const text = changed(json => json.policy.threshold = 0.1);
+  assert.equal(readManifest(text, 'm').policy.threshold, new Float32Array([0.1])[0]);
+});
+
 test('thresholds that do not fit', () => {
   const threshold = (confidence: unknown, more: object = {}): Change => json =>
       json.policy = {type: 'threshold', threshold: 0, beta: 1e-6, confidence, ...more};

@@ -4,9 +4,12 @@ import json
 import os
 import pathlib
 
+import keras
+
 from epnet_tf import data
 from epnet_tf.experiments import recipes
 from epnet_tf.experiments.config import load_dataset, read_settings
+from epnet_tf.experiments.stage_one import decayed_sgd
 from epnet_tf.files import write_whole
 
 _FILE = "settings.json"
@@ -57,3 +60,18 @@ def begin_from(
     begin(workdir, classifiers=classifiers, **settings)
     config = read_settings(folder / "config.json")
     return config, load_dataset(config, data_dir)
+
+
+def going_on(
+    learning_rate: float, steps: int, schedule: dict, **kwargs
+) -> keras.optimizers.SGD:
+    """The optimizer of a training that goes on: as stage one's, without its warm-up.
+
+    Args:
+        learning_rate: Of the first step; it falls to 0 as a cosine.
+        steps: Of the whole training.
+        schedule: In `config.json`.
+        **kwargs: As in `decayed_sgd`.
+    """
+    falling = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    return decayed_sgd(falling, schedule["weight_decay"], **kwargs)

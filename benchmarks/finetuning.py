@@ -22,7 +22,6 @@ from keras import ops
 from epnet_tf import cli, data, objective, policies
 from epnet_tf.evaluation import markdown
 from epnet_tf.experiments.config import passes_for
-from epnet_tf.experiments.stage_one import decayed_sgd
 from epnet_tf.files import write_whole
 from epnet_tf.model import EPNet, compute_states
 from epnet_tf.model.loading import save_model
@@ -161,12 +160,7 @@ def _fine_tune(
         _learn(model, beta, dataset)
     keras.utils.set_random_seed(0)
     steps = data.steps_per_epoch(dataset.train, schedule["batch_size"])
-    optimizer = decayed_sgd(
-        keras.optimizers.schedules.CosineDecay(
-            _LEARNING_RATE.value, steps * _EPOCHS.value
-        ),
-        schedule["weight_decay"],
-    )
+    optimizer = begun.going_on(_LEARNING_RATE.value, steps * _EPOCHS.value, schedule)
     trainer = BenefitTrainer(model, floor, equilibrium=True)
     trainer.compile(optimizer)
     trainer.fit(

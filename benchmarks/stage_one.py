@@ -21,7 +21,6 @@ from keras import layers, ops
 
 from epnet_tf import cli, data, policies
 from epnet_tf.evaluation import markdown
-from epnet_tf.experiments.stage_one import decayed_sgd
 from epnet_tf.files import write_whole
 from epnet_tf.model import (
     BranchClassifier,
@@ -202,14 +201,11 @@ def _row(option: str, trained: EPNet, dataset: data.Dataset, schedule: dict):
     model = trained.with_new_classifiers(classifier)
     steps = data.steps_per_epoch(dataset.train, schedule["batch_size"])
     trainer = trainer_class(model)
-    sgd = decayed_sgd(
-        keras.optimizers.schedules.CosineDecay(
-            _LEARNING_RATE.value, steps * _EPOCHS.value
-        ),
-        schedule["weight_decay"],
-        **optimizer,
+    trainer.compile(
+        begun.going_on(
+            _LEARNING_RATE.value, steps * _EPOCHS.value, schedule, **optimizer
+        )
     )
-    trainer.compile(sgd)
     batches = data.training_pipeline(
         dataset.train,
         schedule["batch_size"],

@@ -66,6 +66,7 @@ def test_a_device_report_gives_medians_and_p90(tmp_path):
         ({"costs": "much"}, "costs: costs is not as expected"),
         ({"unit": "macs"}, "the unit 'macs'"),
         ({"unit": ""}, "the unit ''"),
+        ({"unit": " "}, "the unit ' '"),
         ({"layers": [], "costs": []}, "0 costs for 0 exits"),
         ({"p90": [1.0]}, "1 values in p90 for 3 exits"),
         ({"format": "epnet-bundle"}, "Received: epnet-bundle in"),

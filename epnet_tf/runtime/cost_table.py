@@ -61,7 +61,7 @@ def fault_of(
         full: Of the plain network.
         num_exits: The number of exits N.
     """
-    if unit in ("", units.MACS):
+    if unit.strip() in ("", units.MACS):
         return f"the unit '{unit}', which is not one that costs are given in"
     if len(costs) != num_exits or not num_exits:
         return f"{len(costs)} costs for {num_exits} exits"

@@ -263,8 +263,7 @@ def _parse_range(text: str) -> tuple[float, float]:
 
 def _parse_size(text: str) -> tuple[int, int]:
     sides = text.split("x")
-    are_numbers = all(side.isdecimal() and int(side) > 0 for side in sides)
-    if len(sides) > 2 or not are_numbers:
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
         raise ValueError(
             "Expected --image_size=SIDE or HEIGHTxWIDTH, in pixels. "
             f"Received: '{text}'."

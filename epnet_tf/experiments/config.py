@@ -326,7 +326,7 @@ def check_as_trained(
             settings = completed(read_settings(folder / "config.json"))
         except (OSError, ValueError):  # None, or another program's.
             continue
-        if settings["dataset"] != dataset:
+        if not _is_same_data(settings["dataset"], dataset):
             return
         for name, value in (("seed", seed), ("crop", crop)):
             if settings[name] != value:
@@ -337,6 +337,13 @@ def check_as_trained(
                 )
         check_files(settings, folder)
         return
+
+
+def _is_same_data(name: str, other: str) -> bool:
+    """Whether two names are of one data set, perhaps of files spelled in two ways."""
+    if name == other:
+        return True
+    return all(map(os.path.exists, (name, other))) and os.path.samefile(name, other)
 
 
 def draws_for(dataset: data.Dataset) -> int:

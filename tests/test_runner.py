@@ -311,6 +311,14 @@ def test_benchmark_takes_the_static_exit_of_nearest_accuracy(epnet, images):
     assert benchmark.static_exit(epnet, images, third, accuracy=1.0) == 3
 
 
+def test_benchmark_gives_bytes_to_a_bundle_that_takes_them(epnet, images, tmp_path):
+    made = epnet_tf.convert(epnet, images, tmp_path / "b", quantization="int8-full")
+    assert made.manifest.input.dtype == "uint8"
+    parts = benchmark._open_segments(made.path, images[0] + np.float32(0.4), None)
+    assert len(parts) == epnet.num_exits
+    np.testing.assert_array_equal(parts[0].inputs["image"][0], images[0])
+
+
 def assert_same(answers, expected):
     for value, wanted in zip(answers, expected, strict=True):
         np.testing.assert_array_equal(value, wanted)

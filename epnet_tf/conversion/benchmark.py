@@ -10,7 +10,7 @@ from epnet_tf.conversion.timing import Timing, one_image, time_in_turn
 from epnet_tf.data.streams import Images, blocks
 from epnet_tf.model import EPNet
 from epnet_tf.runtime import bundle
-from epnet_tf.runtime.litert import LiteRTModel
+from epnet_tf.runtime.litert import LiteRTModel, as_input
 from epnet_tf.runtime.runner import SegmentRunner
 from epnet_tf.tflite import outputs
 
@@ -104,9 +104,10 @@ def static_exit(
 
 def _open_segments(bundle_dir, image, beta: float | None) -> list[LiteRTModel]:
     """The segments, each holding the inputs of one image."""
-    tensors = {"image": image, "beta": beta}
+    manifest = bundle.read_manifest(bundle_dir)
+    tensors = {"image": as_input(image, manifest.input.dtype), "beta": beta}
     parts = []
-    for entry in bundle.read_manifest(bundle_dir).segments:
+    for entry in manifest.segments:
         part = LiteRTModel(bundle.read_tflite(bundle_dir, entry))
         tensors |= part.run(**{name: tensors[name] for name in part.inputs})
         parts.append(part)

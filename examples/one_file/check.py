@@ -241,7 +241,10 @@ def _in_chromium(site: pathlib.Path, server: _Server, arguments: list[str]) -> s
             )
         finally:
             browser.terminate()
-            browser.wait()
+            try:
+                browser.wait(60)
+            except subprocess.TimeoutExpired:
+                browser.kill()
 
 
 def _first(posted: queue.Queue[str], browser: subprocess.Popen) -> str:

@@ -75,7 +75,7 @@ export interface Policy {
   readonly type: PolicyType;
   /** An exit stops when its stop logit is greater than this. */
   readonly threshold: number;
-  /** Of a threshold policy, for each exit but the last: it stops where it is as sure. */
+  /** Of a threshold policy, for each exit but the last: it stops where it is surer. */
   readonly confidence: readonly number[]|null;
   /** Cost sensitivity per unit of cost that the policy is for; null with `betaRange`. */
   readonly beta: number|null;

@@ -105,7 +105,9 @@ def static_exit(
 def _open_segments(bundle_dir, image, beta: float | None) -> list[LiteRTModel]:
     """The segments, each holding the inputs of one image."""
     manifest = bundle.read_manifest(bundle_dir)
-    tensors = {"image": as_input(image, manifest.input.dtype), "beta": beta}
+    tensors = {"image": as_input(image, manifest.input.dtype)}
+    if beta is not None:
+        tensors["beta"] = np.full([1, 1], beta, np.float32)
     parts = []
     for entry in manifest.segments:
         part = LiteRTModel(bundle.read_tflite(bundle_dir, entry))

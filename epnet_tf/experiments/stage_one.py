@@ -28,7 +28,8 @@ from epnet_tf.training.classifiers import ClassifierTrainer, depth_weights
 from epnet_tf.training.distributed import fit_distributed, is_chief
 
 # Learning rate of fine-tuning as a share of that of the heads: the network is good
-# already, and what the first steps ask of it is not.
+# already, and what the first steps ask of it is not. Four and ten times as much left
+# EfficientNet-Lite0, on 3,000 photos for two epochs, 2 and 11 points behind at the end.
 _FINE_TUNING = 0.05
 
 

@@ -261,7 +261,8 @@ def run(
     test = trained.dataset.test
     labels = test.labels[: _IMAGES.value]
     images = np.concatenate(list(blocks(test.images[: len(labels)], 256)))
-    write_images(trained.folder / "test_images", images, labels)
+    if _BUNDLES.value:
+        write_images(trained.folder / "test_images", images, labels)
     runners = {c.path.name: SegmentRunner(c.path) for c in found}
     networks = {
         network_name(k): LiteRTModel(cut(trained.folder / "all-exits", k))

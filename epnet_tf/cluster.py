@@ -220,7 +220,7 @@ class Team:
         """Chief: takes the others' calls, and answers all when all have called."""
         deadline = time.monotonic() + self.seconds
         error = ""
-        while self._present() < len(self.cluster.workers) - 1:
+        while len(self._present()) < len(self.cluster.workers) - 1:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
                 link = _Link(server.accept()[0])
@@ -234,8 +234,7 @@ class Team:
                 difference = self._difference(hello, other)
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # Somebody else, or one that died in between and will return.
-            self._present()
-            if index in self._links:
+            if index in self._present():
                 difference = (
                     "Expected in TF_CONFIG another task for each process. "
                     f"Received: two for {self.cluster.name(index)}."
@@ -252,18 +251,14 @@ class Team:
             self._part()
             raise ValueError(error)
 
-    def _present(self) -> int:
-        """Chief: forgets those who have died meanwhile; how many others are here."""
-        self._links = {i: link for i, link in self._links.items() if link.is_open()}
-        return len(self._links)
+    def _present(self) -> set[int]:
+        """Chief: which others have come and not died meanwhile."""
+        return {i for i, link in self._links.items() if link.is_open()}
 
     def _missing(self) -> str:
         """Who has not come, or has gone again, as a sentence."""
-        self._present()
-        count = len(self.cluster.workers)
-        missing = [
-            self.cluster.name(i) for i in range(1, count) if i not in self._links
-        ]
+        count, present = len(self.cluster.workers), self._present()
+        missing = [self.cluster.name(i) for i in range(1, count) if i not in present]
         return (
             f"Expected all {count} workers within {self.seconds:g} s. "
             f"Received: no word from {', '.join(missing)}."

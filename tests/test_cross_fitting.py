@@ -52,11 +52,12 @@ def test_what_was_learnt_by_heart_does_not_show(model, noise):
     twin = model.copy()
     trainer = epnet_tf.ClassifierTrainer(twin)
     trainer.compile(adam(1))
-    trainer.fit(images, labels, batch_size=16, epochs=30, verbose=0)
+    # Twice as long as the others, so that it does not hinge on one image.
+    trainer.fit(images, labels, batch_size=16, epochs=60, verbose=0)
     by_heart = accuracy(compute_states(twin, images, labels, verbose=0))
     unseen = accuracy(crossed(model, images, labels))
+    assert by_heart.max() > 0.9
     # Guesses: of 48 images 24 are right, give or take 3.5.
-    assert by_heart.max() > 0.8
     assert np.all(np.abs(unseen - 0.5) < 0.25)
 
 

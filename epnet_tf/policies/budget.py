@@ -20,7 +20,7 @@ model.classify(images, beta=choice.parameter)
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -116,17 +116,17 @@ def parse(budget: str, costs: ExitCosts) -> float:
     return limit
 
 
-def check_drops(accuracy_drops: Iterable[float]) -> None:
+def check_drops(accuracy_drops: Sequence[float]) -> None:
     """Checks what may be lost of the full network's accuracy, in percentage points.
 
     Raises:
         ValueError: If one of them is no number above 0.
     """
-    for points in accuracy_drops:
-        if not points > 0:  # NaN compares as False.
-            raise ValueError(
-                f"Expected accuracy drops above 0, in points. Received: {points:g}."
-            )
+    if not all(points > 0 for points in accuracy_drops):  # NaN compares as False.
+        raise ValueError(
+            "Expected accuracy drops above 0, in points. "
+            f"Received: {list(accuracy_drops)}."
+        )
 
 
 def meet_cost(
